@@ -1,0 +1,1 @@
+"""initscope.hooks: the side of the training job."""

@@ -1,0 +1,1 @@
+"""The training job's connection to a collector: identity, queue, sender, transport, books."""

@@ -1,0 +1,1 @@
+"""Real trainings for `initscope demo`, through the public door only."""

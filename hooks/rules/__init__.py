@@ -1,0 +1,1 @@
+"""Rules: pure functions from a window of statistics and the model's description to findings."""

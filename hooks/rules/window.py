@@ -1,0 +1,94 @@
+"""What a rule sees: the model's description and the statistics of the last sampled steps. No clock, no I/O, no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from initscope.hooks.moments import TensorStats
+from initscope.hooks.vocabulary import Kind
+from initscope.hooks.wire import RunDescription, TensorInfo
+
+WINDOW_STEPS: Final = 20
+"""Sampled steps in a window, beside the baseline."""
+
+StepStats = Mapping[int, TensorStats]
+"""Records of one step by tensor key (`TensorInfo.key`)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model as described by its tensors and the run's description."""
+
+    tensors: Mapping[int, TensorInfo]
+    description: RunDescription = field(default_factory=RunDescription)
+
+    @cached_property
+    def by_kind(self) -> Mapping[Kind, tuple[TensorInfo, ...]]:
+        """Tensors of a kind in the order of the forward pass; those without a depth last."""
+        ordered = sorted(
+            self.tensors.values(),
+            key=lambda t: (math.inf if t.depth is None else t.depth, t.module_path, t.name),
+        )
+        return {kind: tuple(t for t in ordered if t.kind is kind) for kind in Kind}
+
+    def find(self, module_path: str, name: str, kind: Kind) -> TensorInfo | None:
+        """The tensor of that identity."""
+        return self._by_identity.get((module_path, name, kind))
+
+    @cached_property
+    def _by_identity(self) -> dict[tuple[str, str, Kind], TensorInfo]:
+        return {(t.module_path, t.name, t.kind): t for t in self.tensors.values()}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Step-0 baseline and the last sampled steps, ascending; the last one is the step under judgement.
+
+    `steps[s][key]` is the record of a tensor at step s; a tensor may be absent at a step. `scalars[name]` is a list of
+    (step, value), ascending. `baseline` is the attempt's first evaluated step.
+    """
+
+    model: Model
+    steps: Mapping[int, StepStats]
+    baseline: StepStats = field(default_factory=dict)
+    baseline_step: int = 0
+    scalars: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
+    expected_ranks: int = 1
+
+    @property
+    def step(self) -> int:
+        """The step under judgement."""
+        return max(self.steps)
+
+    @property
+    def now(self) -> StepStats:
+        """Records of the step under judgement."""
+        return self.steps[self.step]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the step under judgement is the attempt's first."""
+        return self.step == self.baseline_step
+
+    def each(self, kind: Kind) -> Iterator[tuple[TensorInfo, TensorStats]]:
+        """Tensors of a kind that have a record at the step under judgement, in forward order."""
+        now = self.now
+        for tensor in self.model.by_kind[kind]:
+            stats = now.get(tensor.key)
+            if stats is not None:
+                yield tensor, stats
+
+    def record(self, module_path: str, name: str, kind: Kind, step: int | None = None) -> TensorStats | None:
+        """The record of one tensor at a step of the window (default: the step under judgement)."""
+        tensor = self.model.find(module_path, name, kind)
+        if tensor is None:
+            return None
+        return self.steps.get(self.step if step is None else step, {}).get(tensor.key)
+
+    def scalar(self, name: str, step: int) -> float | None:
+        """A logged value at exactly that step."""
+        return next((value for s, value in reversed(self.scalars.get(name, [])) if s == step), None)

@@ -1,0 +1,1 @@
+"""initscope.service: the collector."""

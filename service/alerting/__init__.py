@@ -1,0 +1,1 @@
+"""From windows of statistics to episodes of findings."""

@@ -1,0 +1,1 @@
+"""Prometheus: live runs and the service's own metrics."""
