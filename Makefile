@@ -1,0 +1,82 @@
+# Verbs of the house; `make help` lists them. Each verb sets up what it needs, in .venv, once.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.PHONY: help setup demo test check lint typecheck imports wheel bench serve clean
+
+# The first interpreter that really starts and is new enough; a version manager may leave names that do not.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := .venv/bin
+ROOMS := hooks service migrations tests
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+# One line that counts packages instead of pip's hundreds; pip's errors pass by it on stderr.
+PROGRESS := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) '\
+	/^Collecting / { n++; if (tty) { printf "\r\033[K  %d packages: %s", n, $$2; fflush() } } \
+	/^Installing collected/ { if (tty) printf "\r\033[K"; printf "  writing %d packages …\n", n; fflush() }'
+ARGS ?=
+
+help:  ## Lists the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo '  ARGS="…" is passed on by demo, serve, test and bench.'
+
+setup: .venv/.dev .typing/initscope  ## Makes .venv with everything that every verb needs
+
+demo: .venv/.demo  ## Trains good and bad starts under a real collector and serves the live page
+	@$(BIN)/initscope demo $(ARGS)
+
+serve: .venv/.demo  ## Starts the collector on 127.0.0.1:8642
+	@$(BIN)/initscope serve $(ARGS)
+
+test: .venv/.dev  ## Runs the tests
+	@$(BIN)/python -m pytest -rs $(ARGS)
+
+check: lint typecheck imports test  ## All of the four: lint, types, floors, tests
+
+lint: .venv/.dev  ## ruff: rules and format
+	@$(BIN)/ruff check $(ROOMS)
+	@$(BIN)/ruff format --check $(ROOMS)
+
+typecheck: .venv/.dev .typing/initscope  ## mypy --strict over the rooms
+	@$(BIN)/mypy -p initscope.hooks -p initscope.service -p initscope.migrations
+
+imports: .venv/.dev  ## import-linter: imports only go down
+	@$(BIN)/lint-imports
+
+wheel: .venv/.dev  ## Builds dist/initscope-*.whl
+	@rm -rf build dist
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . > /dev/null
+	@rm -rf build
+	@ls dist/*.whl
+
+bench: .venv/.dev  ## Measures hook cost and ingest rate, tables on stdout (ARGS="hook_cost" for one)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+clean:  ## Removes .venv and everything that the verbs made
+	rm -rf .venv .typing build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# mypy does not follow the editable install's import hook; a link that mirrors the import names helps it.
+.typing/initscope:
+	@mkdir -p .typing && ln -sfn .. $@
+
+.venv/.made:
+	@test -n "$(PYTHON)" || { echo "initscope needs Python 3.11 or newer, and no such python was found."; \
+	  echo "Install one (Debian: apt-get install python3 python3-venv) or name it: make PYTHON=/path/to/python3.11 …"; exit 1; } >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "initscope needs Python 3.11 or newer; PYTHON=$(PYTHON) is not."; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "$(PYTHON) cannot make virtual environments (Debian: apt-get install python3-venv)."; exit 1; } >&2
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.demo: .venv/.made pyproject.toml constraints.txt
+	@echo "Installing initscope with the demo's packages into .venv (a minute or two, once) …"
+	@$(PIP_INSTALL) -e '.[demo]' | $(PROGRESS)
+	@touch $@
+
+# The tools include the demo's packages, so one installation serves both verbs.
+.venv/.dev: .venv/.made pyproject.toml constraints.txt
+	@echo "Installing initscope with the packages of demo and tests into .venv (two or three minutes, once) …"
+	@$(PIP_INSTALL) -e '.[dev]' | $(PROGRESS)
+	@touch .venv/.demo $@
