@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import nn
+
 from initscope.hooks.moments import ABSENT, ChannelStats, Moments, TensorStats
 from initscope.hooks.rules.window import Model, Window
 from initscope.hooks.vocabulary import Kind, Role
 from initscope.hooks.wire import OptimizerInfo, RunDescription, TensorInfo, tensor_key
-from torch import nn
 
 FLAT = {"tanh": 2.0, "sigmoid": 4.0}
 """|z| beyond which an activation is flat."""
@@ -150,8 +151,8 @@ class Recorder:
         """The records of the step just made; `before` holds the weights that its forward used."""
         self.now = {}
         for module in self.order:
-            after, axis = self._after(module)[0], 1 if isinstance(module, _AXIS_1) else -1
-            stats = tensor_stats_of(self._copies[module], channels=True, activation=after, axis=axis)
+            axis = 1 if isinstance(module, _AXIS_1) else -1
+            stats = tensor_stats_of(self._copies[module], channels=True, activation=self._direct(module), axis=axis)
             self._put(module, "output", Kind.ACTIVATION, stats, self._copies[module])
             if module in self._gradients:
                 g = self._gradients[module]
@@ -202,6 +203,11 @@ class Recorder:
             return Role.OUTPUT
         return Role.INPUT if module is weighted[0] else Role.HIDDEN
 
+    def _direct(self, module: nn.Module) -> str | None:
+        """The activation that takes this output as it is; a norm in between moves every threshold."""
+        following = self.order[self.order.index(module) + 1 :]
+        return ACTIVATIONS.get(type(following[0])) if following else None
+
     def _after(self, module: nn.Module) -> tuple[str | None, str | None]:
         at = self.order.index(module)
         return _look([*self.order[at + 1 :]])
@@ -239,7 +245,7 @@ def describe_run(optimizer: torch.optim.Optimizer, loss_fn: Any, x: torch.Tensor
                 beta2=betas[1],
                 eps=group.get("eps"),
                 weight_decay=group.get("weight_decay"),
-            )  # fmt: skip
+            )
         )
     classes = out_features if name == "cross_entropy" else None
     return RunDescription(optimizers=infos, loss=name, output_classes=classes, batch_size=x.shape[0])
