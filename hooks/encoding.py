@@ -13,11 +13,11 @@ import struct
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Final
 
 from initscope.hooks import vocabulary as v
-from initscope.hooks.wire import COLUMNS, Batch, Header, Heartbeat, Records, WireError
+from initscope.hooks.wire import COLUMNS, Batch, Heartbeat, Records, WireError
 
 _MAGIC: Final = b"ISW1"
 
@@ -181,24 +181,24 @@ def _little_endian(column: array[Any]) -> bytes:
     return column.tobytes()
 
 
-def _plain(header: Header) -> dict[str, Any]:
-    """The header as JSON-ready data, fields at their default left out."""
-    plain = {f.name: _strip(getattr(header, f.name)) for f in fields(header)}
-    return {name: value for name, value in plain.items() if value not in (None, [], {})}
-
-
-def _strip(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """JSON-ready data; fields of dataclasses at their default are left out."""
     if isinstance(value, list):
-        return [_strip(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(k): _strip(item) for k, item in value.items()}
+        return {str(k): _plain(item) for k, item in value.items()}
     if isinstance(value, float):
         return number_to_json(value)
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _strip(item) for name, item in asdict(value).items() if item not in (None, [], {}, "")}
+    if is_dataclass(value):
+        given = ((f, getattr(value, f.name)) for f in fields(value))
+        return {f.name: _plain(item) for f, item in given if item != _default(f)}
     return value
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def heartbeat_to_json(beat: Heartbeat) -> bytes:
     """A heartbeat's body."""
-    return json.dumps(_strip(beat), separators=(",", ":"), allow_nan=False).encode()
+    return json.dumps(_plain(beat), separators=(",", ":"), allow_nan=False).encode()
