@@ -6,8 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from initscope.hooks.demo.data import CONTEXT, VOCABULARY_SIZE
 from torch import Tensor, nn
+
+from initscope.hooks.demo.data import CONTEXT, VOCABULARY_SIZE
 
 
 class Mlp(nn.Module):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from initscope.hooks.demo import data, models
 from torch import Tensor, nn
+
+from initscope.hooks.demo import data, models
 
 
 @dataclass
