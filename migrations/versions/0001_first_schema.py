@@ -115,6 +115,7 @@ def _sessions() -> None:
         sa.Column("first_seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_step", sa.BigInteger(), nullable=True),
+        sa.Column("current_step", sa.BigInteger(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("books", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(

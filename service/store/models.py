@@ -139,6 +139,9 @@ class Session(Base):
     first_seen_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
     last_step: Mapped[int | None]
+    """Every row up to this step is stored."""
+    current_step: Mapped[int | None]
+    """Where the job is by its last heartbeat or batch; rows up to here may still be on their way."""
     status: Mapped[str]
     books: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
