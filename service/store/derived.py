@@ -1,0 +1,48 @@
+"""Statistics by name, derived from stored moments exactly as `initscope.hooks.moments` defines them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from initscope.hooks.moments import ABSENT, ChannelStats, Moments, TensorStats
+from initscope.hooks.vocabulary import Statistic
+from initscope.service.store.models import TensorStatsRow
+
+_ROW = TensorStatsRow.__table__.c
+
+MOMENT_COLUMNS = (
+    _ROW.count, _ROW.nan_count, _ROW.posinf_count, _ROW.neginf_count, _ROW.zero_count,
+    _ROW.mean, _ROW.m2, _ROW.m3, _ROW.m4, _ROW.min, _ROW.max,
+    _ROW.signal_fraction, _ROW.dead_fraction, _ROW.saturated_fraction, _ROW.row_similarity,
+)  # fmt: skip
+"""Columns of a record in the order that `stats_of` takes them."""
+
+_CHANNELS = frozenset(
+    {
+        Statistic.SIGNAL_FRACTION,
+        Statistic.DEAD_FRACTION,
+        Statistic.SATURATED_FRACTION,
+        Statistic.ROW_SIMILARITY,
+    }
+)
+
+
+def stats_of(values: Sequence[Any]) -> TensorStats:
+    """A record from the values of `MOMENT_COLUMNS`; NULL is `ABSENT`."""
+    floats = [ABSENT if value is None else value for value in values[5:15]]
+    return TensorStats(Moments(*values[:5], *floats[:6]), ChannelStats(*floats[6:]))
+
+
+def value_of(stats: TensorStats, statistic: Statistic) -> float | None:
+    """One statistic of a record; None if it does not exist (no finite element, or not measured for this tensor)."""
+    source: Moments | ChannelStats = stats.channels if statistic in _CHANNELS else stats.moments
+    value: float = getattr(source, statistic.value)
+    # Moments are over the finite elements only: a NaN in them can only mean that there were none.
+    return None if math.isnan(value) else value
+
+
+def values_of(stats: TensorStats) -> dict[str, float | None]:
+    """Every statistic of a record by name."""
+    return {statistic.value: value_of(stats, statistic) for statistic in Statistic}

@@ -1,0 +1,61 @@
+"""Reading the description of a run's tensors. Inside the collector a `TensorInfo.key` is the tensor_no."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from initscope.hooks.vocabulary import Kind
+from initscope.hooks.wire import TensorInfo
+from initscope.service.store.evaluation import load_tensors
+from initscope.service.store.models import Tensor
+
+_TENSOR = Tensor.__table__.c
+
+
+@dataclass(frozen=True, slots=True)
+class TensorName:
+    """What a chart needs to say which tensor it shows."""
+
+    tensor_no: int
+    module_path: str
+    name: str
+    kind: str
+    depth: int | None
+
+
+def forward_order(tensor: TensorInfo) -> tuple[float, str, str, str]:
+    """Sorting key: depth, then path; tensors without a depth last."""
+    depth = math.inf if tensor.depth is None else tensor.depth
+    return depth, tensor.module_path, tensor.name, tensor.kind.value
+
+
+def list_tensors(conn: Connection, run_no: int, kind: Kind | None = None) -> list[TensorInfo]:
+    """Tensors of a run in forward order."""
+    tensors = load_tensors(conn, run_no).values()
+    return sorted((t for t in tensors if kind in (None, t.kind)), key=forward_order)
+
+
+def name_tensors(conn: Connection, run_no: int, tensor_nos: Sequence[int]) -> dict[int, TensorName]:
+    """Names of those of the tensors that belong to the run."""
+    c = _TENSOR
+    query = select(c.tensor_no, c.module_path, c.name, c.kind, c.depth)
+    rows = conn.execute(query.where(c.run_no == run_no, c.tensor_no.in_(tensor_nos)))
+    return {row[0]: TensorName(*row._tuple()) for row in rows}
+
+
+def order_tensors(conn: Connection, run_no: int, kind: Kind) -> list[TensorName]:
+    """Names of all tensors of a kind in forward order."""
+    c = _TENSOR
+    query = select(c.tensor_no, c.module_path, c.name, c.kind, c.depth).where(c.run_no == run_no, c.kind == kind.value)
+    rows = conn.execute(query.order_by(c.depth.is_(None), c.depth, c.module_path, c.name))
+    return [TensorName(*row._tuple()) for row in rows]
+
+
+def count_tensors(conn: Connection, run_no: int) -> dict[str, int]:
+    """How many tensors of each kind a run has."""
+    query = select(_TENSOR.kind, func.count()).where(_TENSOR.run_no == run_no).group_by(_TENSOR.kind)
+    return {kind: count for kind, count in conn.execute(query).tuples()}
