@@ -10,7 +10,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from initscope.service import home
-from initscope.service.api import errors, health
+from initscope.service.api import errors, findings, health, runs, stats, tensors
 from initscope.service.api.auth import Logins
 from initscope.service.api.middleware import Gate
 from initscope.service.api.responses import Answer
@@ -19,6 +19,10 @@ from initscope.service.store.engine import Database
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
+    runs.router,
+    tensors.router,
+    stats.router,
+    findings.router,
 )  # fmt: skip
 """Every room's routes; a new router is one line here."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
 from initscope.hooks.moments import ABSENT, ChannelStats, Moments, TensorStats
 from initscope.hooks.vocabulary import Statistic
@@ -19,7 +19,8 @@ MOMENT_COLUMNS = (
 )  # fmt: skip
 """Columns of a record in the order that `stats_of` takes them."""
 
-_CHANNELS = frozenset(
+ALL: Final = tuple(Statistic)
+_CHANNELS: Final = frozenset(
     {
         Statistic.SIGNAL_FRACTION,
         Statistic.DEAD_FRACTION,
@@ -35,14 +36,16 @@ def stats_of(values: Sequence[Any]) -> TensorStats:
     return TensorStats(Moments(*values[:5], *floats[:6]), ChannelStats(*floats[6:]))
 
 
+_GETTERS: Final = {s: attrgetter(f"channels.{s}" if s in _CHANNELS else f"moments.{s}") for s in Statistic}
+
+
 def value_of(stats: TensorStats, statistic: Statistic) -> float | None:
     """One statistic of a record; None if it does not exist (no finite element, or not measured for this tensor)."""
-    source: Moments | ChannelStats = stats.channels if statistic in _CHANNELS else stats.moments
-    value: float = getattr(source, statistic.value)
+    value: float = _GETTERS[statistic](stats)
     # Moments are over the finite elements only: a NaN in them can only mean that there were none.
-    return None if math.isnan(value) else value
+    return value if value == value else None
 
 
-def values_of(stats: TensorStats) -> dict[str, float | None]:
-    """Every statistic of a record by name."""
-    return {statistic.value: value_of(stats, statistic) for statistic in Statistic}
+def values_of(stats: TensorStats, wanted: Sequence[Statistic] = ALL) -> dict[str, float | None]:
+    """Statistics of a record by name, as `value_of` gives them."""
+    return {statistic.value: value_of(stats, statistic) for statistic in wanted}

@@ -59,7 +59,7 @@ def read_grid(
     max_steps: int = 120,
 ) -> Grid:
     """The grid of a kind and statistic, at most `max_rows` × `max_steps` cells."""
-    rows = split(order_tensors(conn, run_no, kind), max_rows)
+    rows = split(order_tensors(conn, run_no, [kind]), max_rows)
     columns = split(sampled_steps(conn, run_no, attempt), max_steps)
     low: list[list[float | None]] = [[None] * len(columns) for _ in rows]
     high: list[list[float | None]] = [[None] * len(columns) for _ in rows]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 
 from initscope.hooks.moments import TensorStats
+from initscope.hooks.vocabulary import Kind
 from initscope.service.store.derived import MOMENT_COLUMNS, stats_of
-from initscope.service.store.models import TensorStatsRow
+from initscope.service.store.models import Tensor, TensorStatsRow
 
+_TENSOR = Tensor.__table__.c
 _ROW = TensorStatsRow.__table__.c
 
 
@@ -43,11 +45,16 @@ def step_at(conn: Connection, run_no: int, attempt: int, step: int | None) -> in
     return conn.scalar(query)
 
 
-def step_records(conn: Connection, run_no: int, attempt: int, step: int) -> dict[int, TensorStats]:
-    """Records of one step by tensor_no."""
+def step_records(
+    conn: Connection, run_no: int, attempt: int, step: int, kinds: Sequence[Kind] = ()
+) -> dict[int, TensorStats]:
+    """Records of one step by tensor_no; of all kinds if none is named."""
     query = select(_ROW.tensor_no, *MOMENT_COLUMNS).where(
         _ROW.run_no == run_no, _ROW.step == step, _ROW.attempt == attempt
     )
+    if kinds:
+        query = query.join(Tensor.__table__, _TENSOR.tensor_no == _ROW.tensor_no)
+        query = query.where(_TENSOR.run_no == run_no, _TENSOR.kind.in_([kind.value for kind in kinds]))
     return {row[0]: stats_of(row[1:]) for row in conn.execute(query)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
@@ -16,8 +16,7 @@ from initscope.service.store.models import Tensor
 _TENSOR = Tensor.__table__.c
 
 
-@dataclass(frozen=True, slots=True)
-class TensorName:
+class TensorName(NamedTuple):
     """What a chart needs to say which tensor it shows."""
 
     tensor_no: int
@@ -44,18 +43,20 @@ def name_tensors(conn: Connection, run_no: int, tensor_nos: Sequence[int]) -> di
     c = _TENSOR
     query = select(c.tensor_no, c.module_path, c.name, c.kind, c.depth)
     rows = conn.execute(query.where(c.run_no == run_no, c.tensor_no.in_(tensor_nos)))
-    return {row[0]: TensorName(*row._tuple()) for row in rows}
+    return {row[0]: TensorName._make(row) for row in rows}
 
 
-def order_tensors(conn: Connection, run_no: int, kind: Kind) -> list[TensorName]:
-    """Names of all tensors of a kind in forward order."""
+def order_tensors(conn: Connection, run_no: int, kinds: Sequence[Kind] = ()) -> list[TensorName]:
+    """Names of tensors in forward order; of all kinds if none is named."""
     c = _TENSOR
-    query = select(c.tensor_no, c.module_path, c.name, c.kind, c.depth).where(c.run_no == run_no, c.kind == kind.value)
-    rows = conn.execute(query.order_by(c.depth.is_(None), c.depth, c.module_path, c.name))
-    return [TensorName(*row._tuple()) for row in rows]
+    query = select(c.tensor_no, c.module_path, c.name, c.kind, c.depth).where(c.run_no == run_no)
+    if kinds:
+        query = query.where(c.kind.in_([kind.value for kind in kinds]))
+    rows = conn.execute(query.order_by(c.depth.is_(None), c.depth, c.module_path, c.name, c.kind))
+    return [TensorName._make(row) for row in rows]
 
 
 def count_tensors(conn: Connection, run_no: int) -> dict[str, int]:
     """How many tensors of each kind a run has."""
     query = select(_TENSOR.kind, func.count()).where(_TENSOR.run_no == run_no).group_by(_TENSOR.kind)
-    return {kind: count for kind, count in conn.execute(query).tuples()}
+    return dict(conn.execute(query).tuples().all())
