@@ -33,11 +33,10 @@ PER_ROUND = 4
 def run(*, quick: bool) -> Iterator[Table]:
     """Two tables: statistics at every step, and the default schedule."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        with collector(f"sqlite:///{folder}/bench.db", Path(folder)) as server:
-            attach = partial(watch, url=server.url, token=TOKEN)
-            yield every_step(attach, rounds=3 if quick else 11)
-            yield default_schedule(attach, steps=40 if quick else DEFAULT_STEPS)
+    with tempfile.TemporaryDirectory() as folder, collector(f"sqlite:///{folder}/bench.db", Path(folder)) as server:
+        attach = partial(watch, url=server.url, token=TOKEN)
+        yield every_step(attach, rounds=3 if quick else 11)
+        yield default_schedule(attach, steps=40 if quick else DEFAULT_STEPS)
 
 
 @dataclass
@@ -94,7 +93,7 @@ def every_step(attach: Callable[..., Any], rounds: int) -> Table:
     )
     for name, build in NETWORKS.items():
         bare, control, watched = build(), build(), build()
-        monitor = attach(watched.model, run=f"{name}, every step", schedule=lambda step: True)
+        monitor = attach(watched.model, run=f"{name}, every step", schedule=lambda _step: True)
         for bench in (bare, control, watched):
             seconds_of(bench, 2)
         pairs, same, bare_seconds, own = [], [], [], []

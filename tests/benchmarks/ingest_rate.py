@@ -121,7 +121,8 @@ def body(session: SessionKey, step: int, *, described: bool = False) -> bytes:
         std = rng.uniform(0.01, 1.0)
         moments = from_standardized(
             count=4096, nan_count=0, posinf_count=0, neginf_count=0, zero_count=rng.randrange(9),
-            mean=rng.gauss(0, 0.01), std=std, skewness=rng.gauss(0, 0.1), kurtosis=rng.uniform(2.5, 3.5), min=-4 * std, max=4 * std,
+            mean=rng.gauss(0, 0.01), std=std, skewness=rng.gauss(0, 0.1), kurtosis=rng.uniform(2.5, 3.5),
+            min=-4 * std, max=4 * std,
         )  # fmt: skip
         table.append(key, step, TensorStats(moments))
     tensors = [
