@@ -5,8 +5,9 @@ SHELL := /bin/bash
 .PHONY: help setup demo test check lint typecheck imports wheel bench serve clean
 
 # The first interpreter that really starts and is new enough; a version manager may leave names that do not.
-PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+# Looked for only when it is needed, and once.
+PYTHON ?= $(eval PYTHON := $$(shell for p in python3.11 python3 python3.12 python3.13 python; do \
+	$$$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$$$p; break; }; done))$(PYTHON)
 BIN := .venv/bin
 ROOMS := hooks service migrations tests
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
