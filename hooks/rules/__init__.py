@@ -1,1 +1,34 @@
 """Rules: pure functions from a window of statistics and the model's description to findings."""
+
+from initscope.hooks.rules import loss, numerics, propagation, scale, units, updates, weights
+from initscope.hooks.rules.engine import Limits, Rule, diagnose, fold, judged
+from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.lifecycle import Episode, Transition, advance, close
+from initscope.hooks.rules.window import Model, Window
+
+RULES: tuple[Rule, ...] = (
+    *weights.RULES,
+    *numerics.RULES,
+    *loss.RULES,
+    *propagation.RULES,
+    *units.RULES,
+    *scale.RULES,
+    *updates.RULES,
+)
+"""The catalogue, causes before symptoms: of two rules that could explain each other, the earlier one does."""
+
+__all__ = [
+    "RULES",
+    "Episode",
+    "Finding",
+    "Limits",
+    "Model",
+    "Rule",
+    "Transition",
+    "Window",
+    "advance",
+    "close",
+    "diagnose",
+    "fold",
+    "judged",
+]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.window import Window
+from initscope.hooks.vocabulary import Kind
 
 Limits = Mapping[str, float]
 Check = Callable[[Window, Limits], Iterable[Finding]]
@@ -17,8 +18,10 @@ class Rule:
     """A pure check and what its episodes need. A user's rule is the same kind of object.
 
     `patience`: consecutive evaluated steps that must show a finding before it opens. `clear_after`: clean ones before
-    it resolves. `explained_by`: rules whose finding at the same step makes this one its consequence. `limits` are the
-    thresholds by name, which a user may change. The text fields are the rule's page in docs/rules.md.
+    it resolves. `needs`: kinds without a record of which a step says nothing of the rule, neither good nor bad.
+    `baseline_only`: the rule judges the start itself; later steps say nothing. `explained_by`: rules whose finding at
+    the same step makes this one its consequence. `limits` are the thresholds by name, which a user may change. The
+    text fields are the rule's page in docs/rules.md.
     """
 
     id: str
@@ -27,11 +30,20 @@ class Rule:
     limits: Limits = field(default_factory=dict)
     patience: int = 1
     clear_after: int = 2
+    needs: tuple[Kind, ...] = ()
+    baseline_only: bool = False
     explained_by: tuple[str, ...] = ()
     title: str
     statistic: str
     harmless: str
     source: str
+
+    def judges(self, window: Window) -> bool:
+        """Whether the step under judgement can say anything of this rule."""
+        if not window.steps or (self.baseline_only and not window.is_baseline):
+            return False
+        now = window.now
+        return all(any(t.key in now for t in window.model.by_kind[kind]) for kind in self.needs)
 
 
 def diagnose(window: Window, rules: Sequence[Rule], limits: Mapping[str, Limits] | None = None) -> list[Finding]:
@@ -40,41 +52,58 @@ def diagnose(window: Window, rules: Sequence[Rule], limits: Mapping[str, Limits]
     `limits[rule_id]` overrides thresholds of a rule by name. Roots come first by severity, then in forward order.
     """
     given = limits or {}
-    found = [f for rule in rules for f in rule.check(window, {**rule.limits, **given.get(rule.id, {})})]
+    found: list[Finding] = []
+    for rule in rules:
+        if rule.judges(window):
+            found += rule.check(window, {**rule.limits, **given.get(rule.id, {})})
     return fold(found, {rule.id: rule for rule in rules}, window)
 
 
+def judged(window: Window, rules: Iterable[Rule]) -> frozenset[str]:
+    """Ids of the rules that the step under judgement can say something of: for all others, silence is no all-clear."""
+    return frozenset(rule.id for rule in rules if rule.judges(window))
+
+
 def fold(found: Sequence[Finding], rules: Mapping[str, Rule], window: Window) -> list[Finding]:
-    """Puts each finding that another one explains under it; a cause may itself be a consequence."""
+    """Puts each finding that another one explains under it; a cause may itself be a consequence. None is ever lost.
+
+    Two findings that could explain each other: the one whose rule comes first in `rules` is the cause.
+    """
     depth = {t.module_path: t.depth for t in window.model.tensors.values() if t.depth is not None}
-    ordered = sorted(found, key=lambda f: (-f.severity.rank, depth.get(f.module_path or "", 0)))
-    roots: list[Finding] = []
-    children: dict[str, list[Finding]] = {}
-    for finding in ordered:
-        cause = _explanation(finding, ordered, rules)
-        if cause is None:
-            roots.append(finding)
-        else:
-            children.setdefault(cause.fingerprint, []).append(finding)
-    return [replace(root, consequences=tuple(_descendants(root, children))) for root in roots]
+    order = {rule_id: at for at, rule_id in enumerate(rules)}
+    ordered = sorted(
+        found,
+        key=lambda f: (-f.severity.rank, depth.get(f.module_path or "", 0), order.get(f.rule, len(order))),
+    )
+    parents = _parents(ordered, rules, order)
+    return [_grown(at, ordered, parents) for at, parent in enumerate(parents) if parent is None]
 
 
-def _explanation(finding: Finding, found: Sequence[Finding], rules: Mapping[str, Rule]) -> Finding | None:
-    for rule_id in rules[finding.rule].explained_by:
-        for other in found:
-            # A warning never hides a critical finding: the root must be at least as severe.
-            if other.rule == rule_id and other.severity.rank >= finding.severity.rank:
-                return other
-    return None
+def _parents(found: Sequence[Finding], rules: Mapping[str, Rule], order: Mapping[str, int]) -> list[int | None]:
+    """The index of what explains each finding. Symptoms choose first: they stand last in the catalogue."""
+    parents: list[int | None] = [None] * len(found)
+    for at in sorted(range(len(found)), key=lambda i: -order.get(found[i].rule, len(order))):
+        parents[at] = next((i for i in _explanations(at, found, rules) if not _is_under(i, at, parents)), None)
+    return parents
 
 
-def _descendants(root: Finding, children: Mapping[str, list[Finding]]) -> Iterable[Finding]:
-    seen = {root.fingerprint}
-    queue = list(children.get(root.fingerprint, []))
-    while queue:
-        finding = queue.pop(0)
-        if finding.fingerprint in seen:
-            continue
-        seen.add(finding.fingerprint)
-        yield finding
-        queue.extend(children.get(finding.fingerprint, []))
+def _explanations(at: int, found: Sequence[Finding], rules: Mapping[str, Rule]) -> Iterable[int]:
+    finding = found[at]
+    rule = rules.get(finding.rule)
+    for rule_id in rule.explained_by if rule is not None else ():
+        for i, other in enumerate(found):
+            # A warning never hides a critical finding: the cause must be at least as severe.
+            if other.rule == rule_id and i != at and other.severity.rank >= finding.severity.rank:
+                yield i
+
+
+def _is_under(at: int, root: int, parents: Sequence[int | None]) -> bool:
+    up: int | None = at
+    while up is not None and up != root:
+        up = parents[up]
+    return up == root
+
+
+def _grown(root: int, found: Sequence[Finding], parents: Sequence[int | None]) -> Finding:
+    below = tuple(f for i, f in enumerate(found) if i != root and _is_under(i, root, parents))
+    return replace(found[root], consequences=found[root].consequences + below)

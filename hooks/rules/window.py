@@ -1,4 +1,4 @@
-"""What a rule sees: the model's description and the statistics of the last sampled steps. No clock, no I/O, no torch."""
+"""What a rule sees: the model's description and the statistics of the last sampled steps. No clock, I/O or torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
+from initscope.hooks.layers import Layer, chains_of, layers_of
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.vocabulary import Kind
 from initscope.hooks.wire import RunDescription, TensorInfo
@@ -38,6 +39,16 @@ class Model:
     def find(self, module_path: str, name: str, kind: Kind) -> TensorInfo | None:
         """The tensor of that identity."""
         return self._by_identity.get((module_path, name, kind))
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every weight matrix with the tensors around it, in forward order."""
+        return layers_of(self.tensors)
+
+    @cached_property
+    def chains(self) -> tuple[tuple[Layer, ...], ...]:
+        """Runs of layers without normalization or residual sum between them, heads left out."""
+        return chains_of(self.layers)
 
     @cached_property
     def _by_identity(self) -> dict[tuple[str, str, Kind], TensorInfo]:
@@ -82,12 +93,19 @@ class Window:
             if stats is not None:
                 yield tensor, stats
 
-    def record(self, module_path: str, name: str, kind: Kind, step: int | None = None) -> TensorStats | None:
-        """The record of one tensor at a step of the window (default: the step under judgement)."""
-        tensor = self.model.find(module_path, name, kind)
+    def stats(self, tensor: TensorInfo | None, step: int | None = None) -> TensorStats | None:
+        """The record of a tensor at a step of the window (default: the step under judgement); None for no tensor."""
         if tensor is None:
             return None
         return self.steps.get(self.step if step is None else step, {}).get(tensor.key)
+
+    def first(self, tensor: TensorInfo | None) -> TensorStats | None:
+        """The record of a tensor at the baseline."""
+        return None if tensor is None else self.baseline.get(tensor.key)
+
+    def record(self, module_path: str, name: str, kind: Kind, step: int | None = None) -> TensorStats | None:
+        """The record of one tensor at a step of the window (default: the step under judgement)."""
+        return self.stats(self.model.find(module_path, name, kind), step)
 
     def scalar(self, name: str, step: int) -> float | None:
         """A logged value at exactly that step."""

@@ -1,0 +1,135 @@
+"""Rules on the loss before anything was learned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from initscope.hooks.rules.blame import Blame, blame_scale, tied_logit_std, token_table
+from initscope.hooks.rules.engine import Limits, Rule
+from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.remedy import number, redraw
+from initscope.hooks.rules.signals import is_trained, rms
+from initscope.hooks.rules.window import Window
+from initscope.hooks.theory import initial_loss, logit_std_of_loss, trivial_loss
+from initscope.hooks.vocabulary import Cause, Kind, Severity
+
+_LOSSES: Final = (None, "cross_entropy", "nll_loss", "crossentropyloss")
+
+
+def loss_excess(window: Window) -> tuple[float, float] | None:
+    """(initial loss − ln C, ln C); None where no loss, no classes or another loss is known."""
+    description = window.model.description
+    classes = description.output_classes
+    loss = window.scalar("loss", window.baseline_step)
+    if loss is None or not math.isfinite(loss) or classes is None or classes < 2 or description.loss not in _LOSSES:
+        return None
+    return loss - trivial_loss(classes), trivial_loss(classes)
+
+
+def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:
+    """A first loss above that of a uniform guess: the logits say more than the model can know."""
+    known = loss_excess(window)
+    if known is None:
+        return
+    excess, uniform = known
+    if excess <= max(limits["info_nats"], limits["info_share"] * uniform):
+        return
+    severity = Severity.WARNING if excess > limits["warning_share"] * max(uniform, 1.0) else Severity.INFO
+    classes = window.model.description.output_classes or 2
+    std = logit_std_of_loss(classes, uniform + excess)
+    blame = blame_scale(window) or Blame(Cause.BAD_OUTPUT_HEAD, None, "the logits are too large", _smaller_head(window))
+    yield Finding(
+        rule=INITIAL_LOSS.id,
+        severity=severity,
+        cause=blame.cause,
+        step=window.step,
+        subject="run",
+        module_path=blame.layer.path if blame.layer else None,
+        tensor_name=blame.layer.weight.name if blame.layer else None,
+        kind=Kind.WEIGHT if blame.layer else None,
+        diagnosis=f"The first loss is {number(uniform + excess)}, a uniform guess over {classes} classes has "
+        f"{number(uniform)}: {blame.why}, which fits logits of std {number(std)}.",
+        remedy=blame.remedy,
+        evidence={"loss": uniform + excess, "trivial_loss": uniform, "excess": excess, "implied_logit_std": std},
+    )
+
+
+def _smaller_head(window: Window) -> str:
+    head = next((x for x in window.model.layers if x.is_head), None)
+    return (
+        redraw(head, rms(window.stats(head.weight))) if head is not None else "Make the last layer's weights smaller."
+    )
+
+
+def check_embedding(window: Window, limits: Limits) -> Iterable[Finding]:
+    """A token table that is the head too, and too large for it."""
+    table = token_table(window)
+    std = tied_logit_std(window, table) if table is not None else None
+    if table is None or std is None or std <= limits["logit_std"] or is_trained(window):
+        return
+    known = loss_excess(window)
+    classes = table.weight.shape[0]
+    predicted = initial_loss(classes, std)
+    critical = known is not None and known[0] > limits["critical_share"] * known[1] and predicted > 0.25 * sum(known)
+    size = rms(window.stats(table.weight)) or 0.0
+    healthy = 1.0 / math.sqrt(table.weight.shape[-1])
+    heard = "" if known is None else f", and the first loss is {number(sum(known))} instead of {number(known[1])}"
+    yield Finding(
+        rule=EMBEDDING_SCALE.id,
+        severity=Severity.CRITICAL if critical else Severity.WARNING,
+        cause=Cause.BAD_EMBEDDING_SCALE,
+        step=window.step,
+        subject="table",
+        module_path=table.path,
+        tensor_name=table.weight.name,
+        kind=Kind.WEIGHT,
+        diagnosis=f"{table.path} is embedding and head at once and has std {number(size)}: logits of a normalized state "
+        f"get std {number(std)}{heard}.",
+        remedy=f"{redraw(table, size)}; at most {number(healthy)}, which is 1/√{table.weight.shape[-1]}",
+        evidence={
+            "std": size,
+            "logit_std": std,
+            "predicted_loss": predicted,
+            "loss": sum(known) if known else math.nan,
+        },
+    )
+
+
+INITIAL_LOSS: Final = Rule(
+    id="initial-loss",
+    family="loss",
+    check=check_initial,
+    limits={"info_nats": 0.5, "info_share": 0.1, "warning_share": 3.0},
+    baseline_only=True,
+    explained_by=(
+        "embedding-scale",
+        "forward-drift",
+        "backward-drift",
+        "unscaled-input",
+        "saturation",
+        "nonfinite",
+        "update-ratio",
+    ),  # fmt: skip
+    title="The first loss is above that of knowing nothing",
+    statistic="First logged cross entropy − ln C. Info from the larger of `info_nats` and `info_share`·ln C, warning from "
+    "`warning_share`·ln C (of one nat at least).",
+    harmless="Some nats are common in healthy runs and vanish within steps, hence an info. Class weights, auxiliary "
+    "losses, sums instead of means and label smoothing shift it. Off until a loss is logged.",
+    source="Random logits of std σ cost ln C + σ²/2, and σ·√(2 ln C) for large σ (Derrida 1981).",
+)
+EMBEDDING_SCALE: Final = Rule(
+    id="embedding-scale",
+    family="loss",
+    check=check_embedding,
+    limits={"logit_std": 4.0, "critical_share": 3.0},
+    needs=(Kind.WEIGHT,),
+    baseline_only=True,
+    title="A tied embedding that is too large to be a head",
+    statistic="std · √width of a token table that is the head too is above `logit_std`. Critical where the first loss is "
+    "more than `critical_share`·ln C above ln C and the table explains it.",
+    harmless="Tables of their own, with a norm behind them, may have std 1. Trained tables are not judged.",
+    source="Logits of a normalized state h and rows e: std(e·h) = std(e)·√width.",
+)
+RULES: Final = (EMBEDDING_SCALE, INITIAL_LOSS)

@@ -1,0 +1,141 @@
+"""The rule on the scale of weights: measured std against the std that keeps this layer's signal alive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from initscope.hooks.layers import Layer
+from initscope.hooks.rules.engine import Limits, Rule
+from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.remedy import listed, number, redraw, redraw_all
+from initscope.hooks.rules.signals import is_trained, rms
+from initscope.hooks.rules.window import Window
+from initscope.hooks.theory import expected_std, width_tolerance
+from initscope.hooks.vocabulary import Cause, Kind, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    layer: Layer
+    size: float
+    expected: float
+
+    @property
+    def octaves(self) -> float:
+        return math.log2(self.size / self.expected)
+
+
+def check_scale(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Chains whose weights are off together, and single layers that are off alone."""
+    if is_trained(window):
+        return
+    for chain in window.model.chains:
+        scaled = [s for x in chain[1:] if (s := _scaled(window, x)) is not None]
+        if scaled:
+            yield from _judge(window, chain[0], scaled, limits)
+
+
+def _scaled(window: Window, layer: Layer) -> _Scaled | None:
+    size = rms(window.stats(layer.weight))
+    expected = expected_std(layer.fan_in, layer.activation_before) if layer.fan_in else None
+    if not size or expected is None or not layer.weight.trainable:
+        return None
+    return _Scaled(layer, size, expected)
+
+
+def _judge(window: Window, first: Layer, scaled: Sequence[_Scaled], limits: Limits) -> Iterable[Finding]:
+    typical = median(s.octaves for s in scaled)
+    odd = [s for s in scaled if abs(s.octaves - typical) >= limits["one_layer"]]
+    drift = sum(s.octaves for s in scaled if s not in odd)
+    tolerance = 2 * width_tolerance(s.layer.fan_in for s in scaled if s.layer.fan_in)
+    scheme = _scheme(scaled)
+    enough = len(scaled) + 1 >= limits["default_layers"] if scheme is _DEFAULT else len(scaled) > 1
+    if abs(drift) >= limits["drift"] + tolerance and enough:
+        yield _chain_finding(window, first, scaled, drift, scheme)
+    if odd:
+        yield _layer_finding(window, odd[0], odd, typical)
+
+
+_DEFAULT: Final = "PyTorch's default, kaiming_uniform_(a=√5), which is 1/√(3·fan_in)"
+
+
+def _scheme(scaled: Sequence[_Scaled]) -> str:
+    """The rule that these weights seem to follow, in words."""
+    ratios = [s.size * math.sqrt(3 * (s.layer.fan_in or 1)) for s in scaled]
+    if all(abs(r - 1) < 0.03 for r in ratios):
+        return _DEFAULT
+    sizes = [s.size for s in scaled]
+    if max(sizes) < 1.05 * min(sizes):
+        return f"a fixed std of {number(median(sizes))}, whatever the fan_in"
+    return f"{number(2 ** median(s.octaves for s in scaled))} times the std that keeps the signal"
+
+
+def _chain_finding(window: Window, first: Layer, scaled: Sequence[_Scaled], drift: float, scheme: str) -> Finding:
+    sign = 1.0 if drift > 0 else -1.0
+    worst = next((s for s in scaled if sign * s.octaves >= 0.5 * abs(drift) / len(scaled)), scaled[0])
+    what = "grow" if drift > 0 else "fade"
+    return Finding(
+        rule=WEIGHT_SCALE.id,
+        severity=Severity.WARNING,
+        cause=Cause.TOO_LARGE_EXPLODE if drift > 0 else Cause.TOO_SMALL_VANISH,
+        step=window.step,
+        subject=first.path,
+        module_path=worst.layer.path,
+        tensor_name=worst.layer.weight.name,
+        kind=Kind.WEIGHT,
+        diagnosis=f"The weights follow {scheme}: {worst.layer.path} has std {number(worst.size)}, expected "
+        f"{number(worst.expected)}. Over {len(scaled)} layers the signal must {what} by {abs(drift):.1f} octaves.",
+        remedy=redraw_all([worst.layer, *(s.layer for s in scaled if s is not worst)], worst.size),
+        evidence={
+            "std": worst.size,
+            "expected_std": worst.expected,
+            "predicted_octaves": drift,
+            "layer_count": float(len(scaled)),
+            "scheme": scheme,
+        },
+    )
+
+
+def _layer_finding(window: Window, worst: _Scaled, odd: Sequence[_Scaled], typical: float) -> Finding:
+    large = worst.octaves > typical
+    return Finding(
+        rule=WEIGHT_SCALE.id,
+        severity=Severity.WARNING if large else Severity.INFO,
+        cause=Cause.TOO_LARGE_EXPLODE if large else Cause.TOO_SMALL_VANISH,
+        step=window.step,
+        module_path=worst.layer.path,
+        tensor_name=worst.layer.weight.name,
+        kind=Kind.WEIGHT,
+        diagnosis=f"{worst.layer.path} has std {number(worst.size)}, {number(2 ** abs(worst.octaves))} times too "
+        f"{'large' if large else 'small'} for its {worst.layer.fan_in:.0f} inputs; its neighbours are not.",
+        remedy=redraw(worst.layer, worst.size),
+        evidence={
+            "std": worst.size,
+            "expected_std": worst.expected,
+            "octaves": worst.octaves,
+            "layers": listed([s.layer.path for s in odd]),
+        },
+    )
+
+
+WEIGHT_SCALE: Final = Rule(
+    id="weight-scale",
+    family="scale",
+    check=check_scale,
+    limits={"drift": 3.0, "one_layer": 3.0, "default_layers": 6},
+    needs=(Kind.WEIGHT,),
+    baseline_only=True,
+    explained_by=("constant-weights", "uninitialized-weights", "forward-drift", "signal-collapse"),
+    title="Weights of the wrong scale",
+    statistic="Octaves between the rms of a layer's weights and gain(activation) ÷ √fan_in. Warning where a run of layers "
+    "without normalization adds up to `drift` and the tolerance of finite width (PyTorch's default: from "
+    "`default_layers` layers), or where one layer is `one_layer` above its neighbours; info where it is below them.",
+    harmless="In front of a norm the scale does not matter; a single layer that is too small heals; trained weights, "
+    "heads, residual outputs and sigmoid stacks follow no such rule and are not judged.",
+    source="He et al. 2015, with 1/√E[φ²] as the gain of other activations.",
+)
+RULES: Final = (WEIGHT_SCALE,)

@@ -1,0 +1,138 @@
+"""What a window says of layers: scale, drift along a chain, how much of an output depends on the input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from initscope.hooks.layers import Layer
+from initscope.hooks.moments import TensorStats
+from initscope.hooks.rules.window import Window
+from initscope.hooks.theory import width_tolerance
+from initscope.hooks.vocabulary import Kind, Role
+
+
+def octaves(value: float | None) -> float | None:
+    """log2 of a positive finite number; None otherwise."""
+    return math.log2(value) if value is not None and 0.0 < value < math.inf else None
+
+
+def rms(stats: TensorStats | None) -> float | None:
+    """A record's rms where it is finite."""
+    value = stats.moments.rms if stats is not None else math.nan
+    return value if math.isfinite(value) else None
+
+
+def norm(stats: TensorStats | None) -> float | None:
+    """A record's norm where it is finite."""
+    value = stats.moments.norm if stats is not None else math.nan
+    return value if math.isfinite(value) else None
+
+
+def is_zero(stats: TensorStats | None) -> bool:
+    """Whether every element is zero."""
+    return stats is not None and stats.moments.count > 0 and stats.moments.zero_count == stats.moments.count
+
+
+def signal_fraction(window: Window, layer: Layer, step: int | None = None) -> float | None:
+    """How much of a layer's output depends on the input; 0 for an output that is zero everywhere."""
+    stats = window.stats(layer.output, step)
+    if stats is None:
+        return None
+    if is_zero(stats):
+        return 0.0
+    value = stats.channels.signal_fraction
+    return value if math.isfinite(value) else None
+
+
+def is_trained(window: Window) -> bool:
+    """Whether the run starts from weights that were trained before: said so, resumed, or norm gains that differ."""
+    description = window.model.description
+    if description.pretrained is not None:
+        return description.pretrained
+    if description.first_step > 0:
+        return True
+    gains = [window.first(t) for t in window.model.by_kind[Kind.WEIGHT] if t.role is Role.NORM_GAIN]
+    spread = [g.moments.std > 1e-3 * abs(g.moments.mean) for g in gains if g is not None and g.moments.count > 1]
+    return bool(spread) and sum(spread) > len(spread) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How a size changes along a chain, in octaves. `steps[i]` is what `layers[i]` did; the first layer did nothing."""
+
+    layers: tuple[Layer, ...]
+    steps: tuple[float, ...]
+    tolerance: float
+    """Two standard deviations of the luck of finite width."""
+
+    @property
+    def total(self) -> float:
+        """From one end of the chain to the other."""
+        return sum(self.steps)
+
+    @property
+    def largest(self) -> int:
+        """Index of the layer that did most in the direction of the total."""
+        sign = 1.0 if self.total >= 0 else -1.0
+        return max(range(len(self.steps)), key=lambda i: sign * self.steps[i])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether one layer did more than half of it."""
+        return abs(self.steps[self.largest]) > 0.5 * abs(self.total)
+
+    @property
+    def shared(self) -> float:
+        """The total without its largest step.
+
+        A single layer that is too small heals: its own gradient is as large as ever, relative to its weights even
+        larger. What several layers lose together, no layer can make up for.
+        """
+        return self.total - self.steps[self.largest]
+
+    @property
+    def offender(self) -> Layer:
+        """The layer that did more than half of it, else the first one that did at least half of the mean step."""
+        if self.is_local or len(self.steps) < 2:
+            return self.layers[self.largest]
+        typical = self.total / (len(self.steps) - 1)
+        return next((x for x, s in zip(self.layers, self.steps, strict=True) if s / typical >= 0.5), self.layers[0])
+
+
+def forward_drift(window: Window, chain: Sequence[Layer], step: int | None = None) -> Drift | None:
+    """log2 rms of the outputs along a chain; None for fewer than three layers that were measured."""
+    seen = [(x, octaves(rms(window.stats(x.output, step)))) for x in chain]
+    known = [(x, size) for x, size in seen if size is not None]
+    if len(known) < 3:
+        return None
+    steps = [0.0] + [b - a for (_, a), (_, b) in zip(known, known[1:], strict=False)]
+    return Drift(tuple(x for x, _ in known), tuple(steps), _tolerance([x for x, _ in known]))
+
+
+def backward_drift(window: Window, chain: Sequence[Layer], step: int | None = None) -> Drift | None:
+    """log2 norm of the gradient at the outputs, from the end of a chain to its start.
+
+    The norm, not the rms: fan-in scaling keeps it through widths, strides and pooling. What happens between the
+    outputs of two layers is put down to the later one.
+    """
+    seen = [(x, octaves(norm(window.stats(x.output_gradient, step)))) for x in chain]
+    known = [(x, size) for x, size in seen if size is not None]
+    if len(known) < 3:
+        return None
+    steps = [0.0] + [a - b for (_, a), (_, b) in zip(known, known[1:], strict=False)]
+    return Drift(tuple(x for x, _ in known), tuple(steps), _tolerance([x for x, _ in known]))
+
+
+def _tolerance(layers: Sequence[Layer]) -> float:
+    return 2.0 * width_tolerance(x.fan_in for x in layers[1:] if x.fan_in is not None)
+
+
+def input_rms(window: Window, layer: Layer) -> float | None:
+    """What a first layer's weights and output say of its input at the baseline: rms(z) ÷ (rms(w) · √fan_in)."""
+    z, w = rms(window.first(layer.output)), rms(window.first(layer.weight))
+    bias = rms(window.first(layer.bias)) or 0.0
+    if z is None or not w or layer.fan_in is None or layer.norm_before:
+        return None
+    return math.sqrt(max(0.0, z * z - bias * bias)) / (w * math.sqrt(layer.fan_in))

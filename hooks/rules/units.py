@@ -1,0 +1,146 @@
+"""Rules on units that cannot speak: dead rectifiers, flat activations; and on data that is too large for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from statistics import median
+from typing import Final
+
+from initscope.hooks.rules.blame import HOT_INPUT, first_layer
+from initscope.hooks.rules.engine import Limits, Rule
+from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.remedy import listed, number, redraw
+from initscope.hooks.rules.signals import input_rms, rms
+from initscope.hooks.rules.window import Window
+from initscope.hooks.theory import BOUNDED, RECTIFIERS, activation_name
+from initscope.hooks.vocabulary import Cause, Kind, Severity
+from initscope.hooks.wire import TensorInfo
+
+
+def check_dead(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Layers whose rectified units are off for every sample seen so far."""
+    dead: list[tuple[TensorInfo, float]] = []
+    for tensor, stats in window.each(Kind.ACTIVATION):
+        fraction = stats.channels.dead_fraction
+        if activation_name(tensor.activation_after) in RECTIFIERS and fraction >= limits["warning"]:
+            dead.append((tensor, fraction))
+    if not dead:
+        return
+    first, fraction = next(((t, f) for t, f in dead if f >= limits["critical"] and not t.residual), dead[0])
+    blocked = fraction >= limits["critical"] and not first.residual
+    layer = next((x for x in window.model.layers if x.path == first.module_path), None)
+    bias = window.record(first.module_path, "bias", Kind.WEIGHT)
+    shift = "" if bias is None or not math.isfinite(bias.moments.mean) else f" (mean bias {number(bias.moments.mean)})"
+    end = ": no gradient passes, they stay off" if blocked else ""
+    code = redraw(layer) if layer is not None else "Draw the layer anew"
+    yield Finding(
+        rule=DEAD_UNITS.id,
+        severity=Severity.CRITICAL if blocked else Severity.WARNING,
+        cause=Cause.DEAD_RELU,
+        step=window.step,
+        subject="run",
+        module_path=first.module_path,
+        tensor_name=first.name,
+        kind=Kind.ACTIVATION,
+        diagnosis=f"{fraction:.0%} of the units of {first.module_path} were off for every sample so far{shift}{end}.",
+        remedy=f"{code}; nn.init.zeros_ its bias",
+        evidence={"dead_fraction": fraction, "layers": listed([t.module_path for t, _ in dead])},
+    )
+
+
+def check_saturation(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Tanh and sigmoid layers that work in their flat part."""
+    flat = [
+        (t, s.channels.saturated_fraction)
+        for t, s in window.each(Kind.ACTIVATION)
+        if activation_name(t.activation_after) in BOUNDED and math.isfinite(s.channels.saturated_fraction)
+    ]
+    if not flat:
+        return
+    typical = median(f for _, f in flat)
+    worst, most = max(flat, key=lambda pair: pair[1])
+    if typical < limits["median"] and most < limits["one_layer"]:
+        return
+    first = next(t for t, f in flat if f >= limits["median"]) if typical >= limits["median"] else worst
+    layer = next((x for x in window.model.layers if x.path == first.module_path), None)
+    stats = window.stats(layer.weight) if layer is not None else None
+    size = rms(window.stats(first)) or 0.0
+    yield Finding(
+        rule=SATURATION.id,
+        severity=Severity.WARNING,
+        cause=Cause.SATURATED_ACTIVATIONS,
+        step=window.step,
+        subject="run",
+        module_path=first.module_path,
+        tensor_name=first.name,
+        kind=Kind.ACTIVATION,
+        diagnosis=f"{typical:.0%} of the inputs of the median {first.activation_after} are in its flat part (most, "
+        f"{most:.0%}, at {worst.module_path}; rms {number(size)} at {first.module_path}): gradients hardly pass.",
+        remedy=redraw(layer, rms(stats)) if layer is not None else f"Divide the layer's weights by {number(size)}.",
+        evidence={"median_fraction": typical, "largest_fraction": most, "largest_at": worst.module_path},
+    )
+
+
+def check_input(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Data whose rms is far above 1, seen through the first layer."""
+    layer = first_layer(window)
+    size = input_rms(window, layer) if layer is not None else None
+    if layer is None or size is None or size <= limits["rms"]:
+        return
+    yield Finding(
+        rule=UNSCALED_INPUT.id,
+        severity=Severity.WARNING,
+        cause=Cause.UNSCALED_INPUT,
+        step=window.step,
+        subject="input",
+        module_path=layer.path,
+        tensor_name=layer.output.name if layer.output else None,
+        kind=Kind.ACTIVATION,
+        diagnosis=f"The input of {layer.path} has rms {number(size)}: weights are drawn for an input of rms 1.",
+        remedy=f"x = (x - mean) / std  # or nn.BatchNorm first; the input's rms is {number(size)}",
+        evidence={"input_rms": size},
+    )
+
+
+DEAD_UNITS: Final = Rule(
+    id="dead-units",
+    family="units",
+    check=check_dead,
+    limits={"warning": 0.8, "critical": 0.995},
+    patience=2,
+    needs=(Kind.ACTIVATION,),
+    explained_by=("zero-weights", "constant-weights", "update-ratio"),
+    title="Dead rectifiers",
+    statistic="dead_fraction: units in front of a ReLU that were never above zero. Warning from `warning`, critical from "
+    "`critical` outside residual branches.",
+    harmless="Half of all elements of a healthy ReLU layer are zero, and a quarter of its units may be off for a batch.",
+    source="Lu et al. 2019 (born-dead networks): the slope of ReLU below zero is exactly zero.",
+)
+SATURATION: Final = Rule(
+    id="saturation",
+    family="units",
+    check=check_saturation,
+    limits={"median": 0.6, "one_layer": 0.9},
+    patience=2,
+    needs=(Kind.ACTIVATION,),
+    explained_by=("weight-scale", "update-ratio", "unscaled-input"),
+    title="Saturated activations",
+    statistic="saturated_fraction: inputs of tanh beyond 2, of sigmoid beyond 4. Warning where the median layer has "
+    "`median`, or one layer `one_layer`.",
+    harmless="Gates of LSTM and attention are functional and not judged. Tanh with gain 5/3 has about 0.1.",
+    source="Slope of tanh at 2: 0.07; of sigmoid at 4: 0.018.",
+)
+UNSCALED_INPUT: Final = Rule(
+    id="unscaled-input",
+    family="units",
+    check=check_input,
+    limits={"rms": HOT_INPUT},
+    needs=(Kind.ACTIVATION, Kind.WEIGHT),
+    baseline_only=True,
+    title="Input that is not scaled",
+    statistic="rms of the first layer's output ÷ (rms of its weights · √fan_in), which is the input's rms, above `rms`.",
+    harmless="A norm in front of the first layer; tables of tokens.",
+    source="He et al. 2015: the first layer's rule assumes E[x²] = 1.",
+)
+RULES: Final = (UNSCALED_INPUT, DEAD_UNITS, SATURATION)

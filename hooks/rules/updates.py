@@ -1,0 +1,84 @@
+"""Rules on the size of an optimizer's steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from statistics import median
+from typing import Final
+
+from initscope.hooks.layers import Layer
+from initscope.hooks.rules.blame import Blame, blame_scale
+from initscope.hooks.rules.engine import Limits, Rule
+from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.remedy import healthy_std, number
+from initscope.hooks.rules.signals import rms
+from initscope.hooks.rules.window import Window
+from initscope.hooks.vocabulary import Cause, Kind, Severity
+
+
+def update_ratios(window: Window, smallest: float, step: int | None = None) -> dict[Layer, float]:
+    """rms of the update ÷ rms of the weights by matrix, of those that are not tiny (zero-init branches start so)."""
+    ratios: dict[Layer, float] = {}
+    for layer in window.model.layers:
+        size, change = rms(window.stats(layer.weight, step)), rms(window.stats(layer.update, step))
+        if size is None or change is None or layer.is_residual or layer.is_table:
+            continue
+        if size > smallest * healthy_std(layer):
+            ratios[layer] = change / size
+    return ratios
+
+
+def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Updates as large as the weights themselves."""
+    ratios = update_ratios(window, limits["smallest"])
+    values = [x for x in ratios.values() if math.isfinite(x)]
+    if not values:
+        return
+    typical = median(values)
+    if typical < limits["warning"]:
+        return
+    worst = max(ratios, key=lambda x: ratios[x])
+    blame = blame_scale(window) or _rate(window, worst, typical)
+    layer = blame.layer or worst
+    yield Finding(
+        rule=UPDATE_RATIO.id,
+        severity=Severity.CRITICAL if typical >= limits["critical"] else Severity.WARNING,
+        cause=blame.cause,
+        step=window.step,
+        subject="run",
+        module_path=layer.path,
+        tensor_name=layer.weight.name,
+        kind=Kind.UPDATE,
+        diagnosis=f"Step {window.step} changed the median matrix by {number(typical)} of its own size (healthy steps: "
+        f"about 0.001 to 0.1; most at {worst.path}: {number(ratios[worst])}): {blame.why}.",
+        remedy=blame.remedy,
+        evidence={"median_ratio": typical, "largest_ratio": ratios[worst], "largest_at": worst.path},
+    )
+
+
+def _rate(window: Window, worst: Layer, typical: float) -> Blame:
+    groups = window.model.description.optimizers
+    rate = max((g.lr for g in groups if g.lr is not None), default=None)
+    name = groups[0].name if groups else "the optimizer"
+    if rate is None:
+        return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate of {name} is too high", "Lower the learning rate.")
+    better = rate * 0.01 / typical
+    remedy = f"lr={number(better)}  # instead of {number(rate)}: changes the weights by about 0.01 a step"
+    return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate {number(rate)} of {name} is too high", remedy)
+
+
+UPDATE_RATIO: Final = Rule(
+    id="update-ratio",
+    family="updates",
+    check=check_ratio,
+    limits={"warning": 0.3, "critical": 1.0, "smallest": 0.02},
+    needs=(Kind.UPDATE, Kind.WEIGHT),
+    explained_by=("nonfinite", "forward-drift", "embedding-scale", "unscaled-input"),
+    title="Updates as large as the weights",
+    statistic="Median over matrices of rms(update) ÷ rms(weight); tables, residual outputs and matrices under `smallest` "
+    "times their expected std left out. Warning from `warning`, critical from `critical`.",
+    harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights, and normal; so is 0.17 at SGD's first.",
+    source="Karpathy, CS231n: about 0.001; the measured range of healthy starts is wider.",
+)
+RULES: Final = (UPDATE_RATIO,)

@@ -1,0 +1,211 @@
+"""Rules that need only the weights: zero, constant, identical units. Structure, not scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from initscope.hooks.layers import Layer
+from initscope.hooks.rules.engine import Limits, Rule
+from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.remedy import listed, number, redraw, redraw_all
+from initscope.hooks.rules.signals import is_zero
+from initscope.hooks.rules.window import Window
+from initscope.hooks.theory import RECTIFIERS, activation_name
+from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
+
+_SMALL: Final = 16
+"""Elements below which a matrix says nothing."""
+
+
+def _matrices(window: Window) -> list[Layer]:
+    # Parameters that are constant by design (gates, layer scales, tokens) are no `weight` of a module with fans.
+    return [
+        x
+        for x in window.model.layers
+        if "weight" in x.weight.name and x.fan_in is not None and x.weight.trainable and math.prod(x.weight.shape) > 1
+    ]
+
+
+def _is_meant(layer: Layer) -> bool:
+    """Zero by design: a head, the last matrix of a residual branch, positions, the second matrix of LoRA."""
+    return layer.is_head or layer.is_residual or layer.weight.role is Role.POSITION or "lora" in layer.path.lower()
+
+
+def check_zero(window: Window, limits: Limits) -> Iterable[Finding]:
+    """All-zero matrices; one finding for those that block learning, one for those that are meant."""
+    matrices = [x for x in _matrices(window) if window.stats(x.weight) is not None]
+    zero = [x for x in matrices if is_zero(window.stats(x.weight))]
+    if len(zero) == len(matrices):
+        meant: list[Layer] = []
+    else:
+        meant = [x for x in zero if _is_meant(x)]
+    wrong = [x for x in zero if x not in meant]
+    if wrong:
+        first = next((x for x in wrong if _blocks(window, x, wrong)), wrong[0])
+        yield _zero_finding(window, wrong, first, _blocks(window, first, wrong))
+    if meant:
+        yield Finding(
+            rule=ZERO_WEIGHTS.id,
+            severity=Severity.INFO,
+            cause=Cause.NONE,
+            step=window.step,
+            subject="meant",
+            module_path=meant[0].path,
+            tensor_name=meant[0].weight.name,
+            kind=Kind.WEIGHT,
+            diagnosis=f"{listed([x.path for x in meant])}: all zero, as a head or a residual branch may start.",
+            remedy="Nothing to do while it wakes up within some steps.",
+            evidence={"layers": listed([x.path for x in meant])},
+        )
+
+
+def _blocks(window: Window, layer: Layer, zero: Sequence[Layer]) -> bool:
+    """Whether the zeros stay: no gradient passes, here or through another zero matrix of the same chain."""
+    chain = next((c for c in window.model.chains if layer in c), (layer,))
+    if sum(x in zero for x in chain) > 1 or all(x in zero for x in _matrices(window)):
+        return True
+    if activation_name(layer.activation_after) not in RECTIFIERS:
+        return False
+    output = window.stats(layer.output)
+    return output is None or layer.norm_after is not None or not output.moments.max > 0
+
+
+def _zero_finding(window: Window, wrong: Sequence[Layer], first: Layer, blocks: bool) -> Finding:
+    why = "no gradient gets past it, so it stays zero" if blocks else "nothing behind it learns until it has moved"
+    count = "" if len(wrong) == 1 else f" and {len(wrong) - 1} more"
+    return Finding(
+        rule=ZERO_WEIGHTS.id,
+        severity=Severity.CRITICAL if blocks else Severity.WARNING,
+        cause=Cause.ZERO_SYMMETRIC,
+        step=window.step,
+        subject="weights",
+        module_path=first.path,
+        tensor_name=first.weight.name,
+        kind=Kind.WEIGHT,
+        diagnosis=f"All {math.prod(first.weight.shape)} weights of {first.path} are zero{count}: {why}.",
+        remedy=redraw_all([first, *(x for x in wrong if x is not first)], 0.0),
+        evidence={"zero_fraction": 1.0, "zero_layers": float(len(wrong)), "layers": listed([x.path for x in wrong])},
+    )
+
+
+def check_constant(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Matrices whose elements are all one number, not zero: every unit of the layer computes the same."""
+    constant = [x for x in _matrices(window) if not x.is_head and _is_constant(window, x)]
+    if not constant:
+        return
+    first = constant[0]
+    stats = window.stats(first.weight)
+    value = stats.moments.mean if stats is not None else math.nan
+    yield Finding(
+        rule=CONSTANT_WEIGHTS.id,
+        severity=_symmetry(window, constant),
+        cause=Cause.CONSTANT_SYMMETRIC,
+        step=window.step,
+        subject="weights",
+        module_path=first.path,
+        tensor_name=first.weight.name,
+        kind=Kind.WEIGHT,
+        diagnosis=f"Every weight of {first.path} is {number(value)}: its {first.weight.shape[0]} units compute the same "
+        f"and get the same gradient{_more(constant)}.",
+        remedy=redraw_all(constant, 0.0),
+        evidence={
+            "value": value,
+            "constant_layers": float(len(constant)),
+            "layers": listed([x.path for x in constant]),
+        },
+    )
+
+
+def _symmetry(window: Window, layers: Sequence[Layer]) -> Severity:
+    """Critical where nothing can tell the units apart.
+
+    Equal units whose successors differ get different gradients and part; two such layers in one chain, most of the
+    model, or a table whose tokens all look the same, do not.
+    """
+    together = max((sum(x in layers for x in chain) for chain in window.model.chains), default=0)
+    most = 2 * len(layers) > len(_matrices(window))
+    table = any(x.is_table and x.weight.role is not Role.POSITION for x in layers)
+    return Severity.CRITICAL if together > 1 or most or table else Severity.WARNING
+
+
+def _is_constant(window: Window, layer: Layer) -> bool:
+    stats = window.stats(layer.weight)
+    if stats is None or layer.weight.shape[0] < 2 or stats.moments.count < _SMALL or stats.moments.nonfinite_count:
+        return False
+    return stats.moments.min == stats.moments.max != 0.0
+
+
+def check_duplicate(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Layers with units of the same (or the negated) weights."""
+    found = [(x, _similarity(window, x)) for x in _matrices(window) if not (x.is_head or x.is_table)]
+    same = [(x, value) for x, value in found if value >= limits["similarity"] and (x.fan_in or 0) >= limits["fan_in"]]
+    if not same:
+        return
+    first, value = same[0]
+    stats = window.stats(first.weight)
+    yield Finding(
+        rule=DUPLICATE_UNITS.id,
+        severity=_symmetry(window, [x for x, _ in same]),
+        cause=Cause.CONSTANT_SYMMETRIC,
+        step=window.step,
+        subject="weights",
+        module_path=first.path,
+        tensor_name=first.weight.name,
+        kind=Kind.WEIGHT,
+        diagnosis=f"Units of {first.path} have the same weights (|cosine| {value:.5f}, by chance about "
+        f"{number(1 / math.sqrt(first.fan_in or 1))}): they compute the same and learn the same{_more([x for x, _ in same])}.",
+        remedy=redraw(first, stats.moments.std if stats else None),
+        evidence={"row_similarity": value, "layers": listed([x.path for x, _ in same])},
+    )
+
+
+def _similarity(window: Window, layer: Layer) -> float:
+    stats = window.stats(layer.weight)
+    value = stats.channels.row_similarity if stats is not None else math.nan
+    return value if math.isfinite(value) else 0.0
+
+
+def _more(layers: Sequence[Layer]) -> str:
+    return "" if len(layers) == 1 else f"; so it is in {len(layers) - 1} more"
+
+
+ZERO_WEIGHTS: Final = Rule(
+    id="zero-weights",
+    family="weights",
+    check=check_zero,
+    needs=(Kind.WEIGHT,),
+    title="All-zero weights",
+    statistic="Every element of a weight matrix is zero. Critical where it stays so: a rectifier follows, or another "
+    "matrix of the same chain is zero too. Warning where the layer wakes up by itself.",
+    harmless="A zero head, the zero last matrix of a residual branch (Fixup, ReZero, adaLN-zero, LoRA's B), zero "
+    "positions: reported as info. Frozen tensors and parameters that are no module's weight are not judged.",
+    source="Glorot and Bengio 2010, eq. 5-7: signal and gradient are products over layers.",
+)
+CONSTANT_WEIGHTS: Final = Rule(
+    id="constant-weights",
+    family="weights",
+    check=check_constant,
+    needs=(Kind.WEIGHT,),
+    title="Constant weights",
+    statistic="Smallest and largest element of a weight matrix are the same number, not zero. Critical for two layers of "
+    "one chain, for most of the model, for a token table; one layer alone parts by itself and is a warning.",
+    harmless="Norm gains, layer scales and biases have one axis or no fans and are not judged; nor is a constant head.",
+    source="Symmetry: units with equal weights get equal gradients.",
+)
+DUPLICATE_UNITS: Final = Rule(
+    id="duplicate-units",
+    family="weights",
+    check=check_duplicate,
+    limits={"similarity": 0.9999, "fan_in": 8},
+    needs=(Kind.WEIGHT,),
+    explained_by=("constant-weights",),
+    title="Units with the same weights",
+    statistic="Largest |cosine| among 64 evenly spaced rows of a weight matrix is at least `similarity`, with at least "
+    "`fan_in` inputs. Critical as for constant weights.",
+    harmless="Embedding rows (padding) and heads are not judged. Sub-pixel upsampling starts with equal groups of rows "
+    "on purpose (ICNR).",
+    source="Rows drawn independently have a cosine of standard deviation 1/√fan_in.",
+)
+RULES: Final = (ZERO_WEIGHTS, CONSTANT_WEIGHTS, DUPLICATE_UNITS)
