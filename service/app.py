@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -10,19 +11,41 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from initscope.service import home
-from initscope.service.api import errors, findings, health, runs, stats, tensors
+from initscope.service.api import (
+    batches,
+    capabilities,
+    errors,
+    findings,
+    health,
+    heartbeats,
+    login,
+    runs,
+    stats,
+    tensors,
+)
 from initscope.service.api.auth import Logins
 from initscope.service.api.middleware import Gate
 from initscope.service.api.responses import Answer
+from initscope.service.exporter import endpoint
+from initscope.service.exporter.metrics import ServiceMetrics
+from initscope.service.ingest.accept import Ingest
+from initscope.service.ingest.limits import Admission
+from initscope.service.ingest.tally import Tally
 from initscope.service.settings import Settings
 from initscope.service.store.engine import Database
+from initscope.service.worker import Worker
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
+    login.router,
+    batches.router,
+    heartbeats.router,
+    capabilities.router,
     runs.router,
     tensors.router,
     stats.router,
     findings.router,
+    endpoint.router,
 )  # fmt: skip
 """Every room's routes; a new router is one line here."""
 
@@ -44,6 +67,10 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.owns_database = database is None
     app.state.database = database or Database(settings.url)
+    app.state.tally = Tally()
+    app.state.admission = Admission()
+    app.state.ingest = Ingest(app.state.database, app.state.tally)
+    app.state.metrics = ServiceMetrics(app.version, app.state.database, app.state.tally)
     app.state.logins = Logins(home.cookie_key(settings))
     errors.install(app)
     app.add_middleware(Gate, settings=settings)
@@ -54,9 +81,12 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    worker = Worker(app.state.database)
+    worker.start()
     try:
         yield
     finally:
+        await to_thread(worker.stop)
         if app.state.owns_database:
             app.state.database.close()
 

@@ -1,0 +1,73 @@
+"""The command line: one verb a file, imported only when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Final
+
+from initscope.service.complaint import Complaint
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb of `initscope`: its module offers `add_arguments(parser)` and `run(arguments) -> int`."""
+
+    name: str
+    summary: str
+    extra: str
+
+
+VERBS: Final = (
+    Verb("demo", "train eleven networks and watch the bad starts being found", "demo"),
+    Verb("serve", "run the collector and its pages", "service"),
+    Verb("migrate", "bring a database to the schema of this version", "service"),
+    Verb("token", "create, list and revoke tokens", "service"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb; its exit status. 2 for wrong usage or a missing extra."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((verb for verb in VERBS if words[:1] == [verb.name]), None)
+    try:
+        module = importlib.import_module(f"{__name__}.{chosen.name}") if chosen else None
+        arguments = _parser(chosen, module).parse_args(words)
+        return _run(module, arguments) if module else 0
+    except ModuleNotFoundError as error:
+        if chosen is None or (error.name or "initscope").partition(".")[0] == "initscope":
+            raise
+        extra = "postgres" if error.name == "psycopg" else chosen.extra
+        print(f"initscope {chosen.name} needs the {extra} extra: pip install 'initscope[{extra}]'", file=sys.stderr)
+        return 2
+
+
+def _run(module: ModuleType, arguments: argparse.Namespace) -> int:
+    try:
+        return int(module.run(arguments))
+    except Complaint as error:
+        print(f"initscope: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser(chosen: Verb | None, module: ModuleType | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="initscope", description="Watches the start of PyTorch training runs.")
+    parser.add_argument("--version", action="version", version=f"initscope {_version()}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        own = verbs.add_parser(verb.name, help=verb.summary, description=verb.summary)
+        if verb is chosen and module is not None:
+            module.add_arguments(own)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("initscope")
+    except PackageNotFoundError:
+        return "0 (not installed)"

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from initscope.service.complaint import Complaint
+
 T = TypeVar("T")
 
 POOL_TIMEOUT_SECONDS: Final = 2.0
@@ -26,7 +28,7 @@ _POSTGRES_OPTIONS: Final = (
 )
 
 
-class DatabaseUrlError(ValueError):
+class DatabaseUrlError(Complaint):
     """A database url that cannot be used."""
 
 

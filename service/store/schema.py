@@ -11,13 +11,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+from initscope.service.complaint import Complaint
 from initscope.service.store.engine import Database
 
 # Any number works as long as every collector takes the same one.
 _MIGRATION_LOCK: Final = 0x1A17_5C0E
 
 
-class SchemaError(RuntimeError):
+class SchemaError(Complaint):
     """A database whose schema this version cannot work with; the message says what to do."""
 
 

@@ -1,0 +1,46 @@
+"""`initscope serve`: the collector in the foreground, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from types import FrameType
+
+from initscope.service.cli.options import add_server, to_settings
+from initscope.service.server import RunningServer, run_server
+from initscope.service.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add_server(parser)
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    """The settings that the options ask for; a `Complaint` names the one that is wrong."""
+    return to_settings(arguments)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 after a clean end; a `Complaint` if it cannot start."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    settings = settings_from(arguments)
+    run_server(settings, ready=lambda server: _announce(settings, server), stop=stop)
+    return 0
+
+
+def _announce(settings: Settings, server: RunningServer) -> None:
+    print(f"initscope serves {server.url}", flush=True)
+    if settings.on_loopback:
+        print(f"log in once with {server.login_link}", flush=True)
+    if settings.token is None:
+        print(f"the token for training jobs is in {settings.token_file}", flush=True)

@@ -1,0 +1,165 @@
+"""Records in the database: written in bulk, past the ORM, by what each database is fastest at."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from initscope.hooks.moments import ABSENT, ChannelStats, Moments, TensorStats
+from initscope.service.store.models import TensorStatsRow
+
+Row: TypeAlias = tuple[Any, ...]
+"""Values in the order of `COLUMNS`; NULL where a moment is absent."""
+Key: TypeAlias = tuple[int, int]
+"""(tensor_no, step) inside one attempt."""
+
+COLUMNS: Final = tuple(column.name for column in TensorStatsRow.__table__.columns)
+_LIST: Final = ", ".join(COLUMNS)
+_KEY_COLUMNS: Final = ("run_no", "tensor_no", "attempt", "step")
+TENSOR_NO: Final = COLUMNS.index("tensor_no")
+STEP: Final = COLUMNS.index("step")
+_FIRST_COUNT: Final = COLUMNS.index("count")
+_FIRST_FLOAT: Final = COLUMNS.index("mean")
+_SESSION_COUNT: Final = COLUMNS.index("session_count")
+_INSERT: Final = f"INSERT INTO tensor_stats ({_LIST}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_REPLACE: Final = (
+    f"{_INSERT} ON CONFLICT ({', '.join(_KEY_COLUMNS)}) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in _KEY_COLUMNS)
+)  # fmt: skip
+_STAGE: Final = (
+    "CREATE TEMPORARY TABLE IF NOT EXISTS incoming_stats (LIKE tensor_stats INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+)
+_UPDATE: Final = (
+    "UPDATE tensor_stats t SET "  # noqa: S608 - column names of our own table
+    + ", ".join(f"{name} = i.{name}" for name in COLUMNS if name not in _KEY_COLUMNS)
+    + " FROM incoming_stats i WHERE "
+    + " AND ".join(f"t.{name} = i.{name}" for name in _KEY_COLUMNS)
+)
+
+
+def key_of(row: Row) -> Key:
+    """(tensor_no, step) of a row."""
+    return row[TENSOR_NO], row[STEP]
+
+
+def insert(connection: Connection, rows: Sequence[Row]) -> bool:
+    """Writes rows whose keys are new; False, and nothing is written, if one of them exists."""
+    if not rows:
+        return True
+    try:
+        with connection.begin_nested():
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql(_INSERT, list(rows))
+            else:
+                _copy(connection, "tensor_stats", rows)
+    except IntegrityError:
+        return False
+    return True
+
+
+def find(connection: Connection, run_no: int, attempt: int, keys: Iterable[Key]) -> dict[Key, Row]:
+    """The stored rows of those keys, in one statement."""
+    pairs = list(keys)
+    columns = ", ".join(f"s.{name}" for name in COLUMNS)
+    if connection.dialect.name == "sqlite":
+        query = (
+            f"SELECT {columns} FROM json_each(?) k JOIN tensor_stats s "  # noqa: S608 - column names of our own table
+            "ON s.run_no = ? AND s.attempt = ? AND s.tensor_no = json_extract(k.value, '$[0]') "
+            "AND s.step = json_extract(k.value, '$[1]')"
+        )
+        parameters: tuple[Any, ...] = (json.dumps(pairs), run_no, attempt)
+    else:
+        query = (
+            f"SELECT {columns} FROM unnest(%s::bigint[], %s::bigint[]) k (tensor_no, step) "  # noqa: S608
+            "JOIN tensor_stats s ON s.run_no = %s AND s.attempt = %s AND s.tensor_no = k.tensor_no AND s.step = k.step"
+        )
+        parameters = ([key[0] for key in pairs], [key[1] for key in pairs], run_no, attempt)
+    found = connection.exec_driver_sql(query, parameters)
+    return {key_of(row): tuple(row) for row in found}
+
+
+def merge(connection: Connection, run_no: int, attempt: int, rows: Sequence[Row]) -> None:
+    """Writes rows of one more session: new keys as they are, others merged exactly into what other sessions sent.
+
+    The caller holds the run's lock: between the reading and the writing nobody else may touch these keys.
+    """
+    stored = find(connection, run_no, attempt, map(key_of, rows))
+    fresh = [row for row in rows if key_of(row) not in stored]
+    merged = [_merged(stored[key_of(row)], row) for row in rows if key_of(row) in stored]
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_REPLACE, [*fresh, *merged])
+        return
+    if fresh:
+        _copy(connection, "tensor_stats", fresh)
+    if merged:
+        connection.exec_driver_sql(_STAGE)
+        _copy(connection, "incoming_stats", merged)
+        connection.exec_driver_sql(_UPDATE)
+        # A retried transaction may stage twice.
+        connection.exec_driver_sql("DELETE FROM incoming_stats")
+
+
+def to_stats(row: Row) -> TensorStats:
+    """The statistics of a row, exactly as stored."""
+    counts = row[_FIRST_COUNT:_FIRST_FLOAT]
+    floats = [ABSENT if x is None else x for x in row[_FIRST_FLOAT:_SESSION_COUNT]]
+    return TensorStats(Moments(*counts, *floats[:6]), ChannelStats(*floats[6:]))
+
+
+def _merged(stored: Row, row: Row) -> Row:
+    stats = to_stats(stored).merge(to_stats(row))
+    m, ch = stats.moments, stats.channels
+    floats = (
+        m.mean, m.m2, m.m3, m.m4, m.min, m.max,
+        ch.signal_fraction, ch.dead_fraction, ch.saturated_fraction, ch.row_similarity,
+    )  # fmt: skip
+    return (
+        *row[:_FIRST_COUNT], m.count, m.nan_count, m.posinf_count, m.neginf_count, m.zero_count,
+        *(x if x == x else None for x in floats), stored[_SESSION_COUNT] + row[_SESSION_COUNT],
+    )  # fmt: skip
+
+
+def _copy(connection: Connection, table: str, rows: Iterable[Row]) -> None:
+    """Binary COPY through the driver; its errors in SQLAlchemy's clothes, so that callers see one kind."""
+    driver: Any = connection.connection.driver_connection
+    statement = f"COPY {table} ({_LIST}) FROM STDIN (FORMAT BINARY)"
+    errors: Any = connection.dialect.loaded_dbapi
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for chunk in _packed(rows):
+                copy.write(chunk)
+    except errors.IntegrityError as error:
+        raise IntegrityError(statement, None, error) from error
+    except errors.OperationalError as error:
+        raise OperationalError(statement, None, error) from error
+    except errors.Error as error:
+        raise DBAPIError(statement, None, error) from error
+
+
+def _packed(rows: Iterable[Row]) -> Iterator[bytes]:
+    """PostgreSQL's binary COPY format: signature, flags, rows of length-prefixed fields, trailer."""
+    yield b"PGCOPY\n\xff\r\n\0" + bytes(8)
+    for row in rows:
+        layout = _layout(tuple([x is None for x in row]))
+        fields: list[Any] = [8] * (2 * len(row))
+        fields[1::2] = row
+        if None in row:
+            fields = [-1 if x is None else x for size, x in zip(fields[::2], row, strict=True) for x in _field(size, x)]
+        yield layout.pack(len(row), *fields)
+    yield b"\xff\xff"
+
+
+def _field(size: int, value: Any) -> tuple[Any, ...]:
+    return (None,) if value is None else (size, value)
+
+
+@lru_cache(maxsize=1024)
+def _layout(absent: tuple[bool, ...]) -> struct.Struct:
+    codes = ("q" if i < _FIRST_FLOAT or i == _SESSION_COUNT else "d" for i in range(len(absent)))
+    return struct.Struct("!h" + "".join("i" if gone else "i" + code for code, gone in zip(codes, absent, strict=True)))
