@@ -1,7 +1,6 @@
 # Verbs of the house; `make help` lists them. Each verb sets up what it needs, in .venv, once.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.SHELLFLAGS := -o pipefail -c
 .PHONY: help setup demo test check lint typecheck imports wheel bench serve clean
 
 # The first interpreter that really starts and is new enough; a version manager may leave names that do not.
@@ -10,11 +9,12 @@ PYTHON ?= $(eval PYTHON := $$(shell for p in python3.11 python3 python3.12 pytho
 	$$$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$$$p; break; }; done))$(PYTHON)
 BIN := .venv/bin
 ROOMS := hooks service migrations tests
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
-# One line that counts packages instead of pip's hundreds; pip's errors pass by it on stderr.
-PROGRESS := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) '\
-	/^Collecting / { n++; if (tty) { printf "\r\033[K  %d packages: %s", n, $$2; fflush() } } \
-	/^Installing collected/ { if (tty) printf "\r\033[K"; printf "  writing %d packages …\n", n; fflush() }'
+# One line that counts packages instead of pip's hundreds; its warnings are kept, and shown if it fails.
+PIP_INSTALL = set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+	-c constraints.txt -e '.[$(1)]' 2> .venv/pip.log | awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) '\
+	/^(Collecting|Processing) / { n++; if (tty) { printf "\r\033[K  %d packages: %.50s", n, $$2; fflush() } } \
+	/^Installing collected/ { printf "%s  writing %d packages …\n", tty ? "\r\033[K" : "", split($$0, _, ","); fflush() }' \
+	|| { cat .venv/pip.log >&2; exit 1; }
 ARGS ?=
 
 help:  ## Lists the verbs
@@ -73,11 +73,11 @@ clean:  ## Removes .venv and everything that the verbs made
 
 .venv/.demo: .venv/.made pyproject.toml constraints.txt
 	@echo "Installing initscope with the demo's packages into .venv (a minute or two, once) …"
-	@$(PIP_INSTALL) -e '.[demo]' | $(PROGRESS)
+	@$(call PIP_INSTALL,demo)
 	@touch $@
 
 # The tools include the demo's packages, so one installation serves both verbs.
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
 	@echo "Installing initscope with the packages of demo and tests into .venv (two or three minutes, once) …"
-	@$(PIP_INSTALL) -e '.[dev]' | $(PROGRESS)
+	@$(call PIP_INSTALL,dev)
 	@touch .venv/.demo $@
