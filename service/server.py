@@ -61,7 +61,7 @@ class RunningServer:
         """False once the server thread has ended."""
         return self._thread.is_alive()
 
-    def new_login_link(self) -> str:
+    def make_login_link(self) -> str:
         """An address that logs one browser in, once. Its code is not the token."""
         logins: Logins = self._app.state.logins
         return f"{self.url}/login?code={logins.make_code(tokens.token_id(self.token))}"
@@ -87,7 +87,7 @@ class RunningServer:
         self._thread.start()
         self._cleanup.callback(self._stop)
         self._server.wait_until_started(self._thread)
-        self.login_link = self.new_login_link()
+        self.login_link = self.make_login_link()
 
     def _stop(self) -> None:
         self._server.should_exit = True

@@ -16,7 +16,7 @@ from initscope.service.complaint import Complaint
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A verb of `initscope`: its module offers `add_arguments(parser)` and `run(arguments) -> int`."""
+    """A verb of `initscope`: its module offers `configure(parser)` and `run(arguments) -> int`."""
 
     name: str
     summary: str
@@ -62,7 +62,7 @@ def _parser(chosen: Verb | None, module: ModuleType | None) -> argparse.Argument
     for verb in VERBS:
         own = verbs.add_parser(verb.name, help=verb.summary, description=verb.summary)
         if verb is chosen and module is not None:
-            module.add_arguments(own)
+            module.configure(own)
     return parser
 
 

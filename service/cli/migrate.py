@@ -10,7 +10,7 @@ from initscope.service.store import schema
 from initscope.service.store.lock import ServerLock
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_database(parser)
 

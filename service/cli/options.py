@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -55,6 +56,12 @@ def to_settings(arguments: argparse.Namespace) -> Settings:
         name = str(first["loc"][0])
         option = "--" + name.replace("_", "-") if name in given else f"INITSCOPE_{name.upper()}"
         raise UsageError(f"{option}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def complain(error: Complaint) -> int:
+    """One line on stderr; the exit status of a command that could not begin."""
+    print(f"initscope: {error}", file=sys.stderr)
+    return 2
 
 
 @contextmanager

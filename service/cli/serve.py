@@ -13,14 +13,9 @@ from initscope.service.server import RunningServer, run_server
 from initscope.service.settings import Settings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_server(parser)
-
-
-def settings_from(arguments: argparse.Namespace) -> Settings:
-    """The settings that the options ask for; a `Complaint` names the one that is wrong."""
-    return to_settings(arguments)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    settings = settings_from(arguments)
+    settings = to_settings(arguments)
     run_server(settings, ready=lambda server: _announce(settings, server), stop=stop)
     return 0
 

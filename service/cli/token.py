@@ -11,7 +11,7 @@ from initscope.service.store import schema, tokens
 from initscope.service.store.engine import Database
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the actions and their options."""
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
     create = actions.add_parser("create", help="make a token and show it, once")
