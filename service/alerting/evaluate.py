@@ -1,0 +1,202 @@
+"""From new rows to episodes: window → rules → life cycle → findings and transitions, a step after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import Connection
+
+from initscope.hooks.rules import RULES, Episode, Model, Rule, Transition, Window, advance, close, diagnose, judged
+from initscope.hooks.rules.window import WINDOW_STEPS, StepStats
+from initscope.service.alerting import episodes as rows
+from initscope.service.store import evaluation
+from initscope.service.store.engine import Database
+from initscope.service.store.evaluation import Work
+
+_GRACE: Final = 2.0
+"""Seconds that a step waits for ranks that have not reached it."""
+_START_STEPS: Final = 50
+"""Steps of logged scalars that belong to the start, for rules about the initial loss."""
+_STEPS_PER_PASS: Final = 50
+"""Steps that one pass takes on, so that one long run does not keep the others waiting."""
+_CACHED_ATTEMPTS: Final = 64
+
+
+@dataclass
+class _Attempt:
+    """What the evaluator remembers of an attempt between two passes; the database has all of it."""
+
+    model: Model
+    baseline_step: int
+    baseline: StepStats
+    steps: OrderedDict[int, StepStats]
+    episodes: dict[str, Episode]
+    evaluated_step: int | None = None
+
+
+@dataclass
+class _Outcome:
+    """What a pass wants to write."""
+
+    step: int
+    episodes: dict[str, Episode]
+    changed: dict[str, Episode] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    transitions: list[Transition] = field(default_factory=list)
+
+
+class Evaluator:
+    """Runs the rules over attempts with new rows. Not thread-safe: one worker owns it."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: Sequence[Rule] = RULES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._rules = {rule.id: rule for rule in rules}
+        self._clock = clock
+        self._cache: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
+        self._waiting_since: dict[tuple[int, int, int], float] = {}
+
+    def evaluate(self, work: Work) -> int:
+        """Judges what is ready of an attempt, at most 50 steps of it; the number of steps judged."""
+        with self._database.read() as connection:
+            after = self._resume_after(work)
+            new = evaluation.steps_between(connection, work, after)
+            reached = evaluation.reached_step(connection, work)
+            ready = self._ready(work, new, reached)[:_STEPS_PER_PASS]
+            state = self._state(connection, work, ready)
+            records = evaluation.load_steps(connection, work, ready) if ready else {}
+            scalars = self._scalars(connection, work, state)
+        outcome = self._judge(work, state, ready, records, scalars)
+        is_done = len(ready) == len(new)
+        if is_done and work.has_ended and state is not None:
+            self._close(state, outcome)
+        if is_done and not work.has_ended and reached is not None:
+            outcome.step = max(outcome.step, reached)
+        if outcome.step > after or outcome.changed or outcome.dropped or work.dirty_step is not None:
+            self._save(work, state, outcome)
+        return len(ready)
+
+    @staticmethod
+    def _resume_after(work: Work) -> int:
+        evaluated = -1 if work.evaluated_step is None else work.evaluated_step
+        return evaluated if work.dirty_step is None else min(evaluated, work.dirty_step - 1)
+
+    def _ready(self, work: Work, new: Sequence[int], reached: int | None) -> list[int]:
+        """The leading steps that every rank has reached, or that waited long enough for the ranks that did not."""
+        now = self._clock()
+        ready: list[int] = []
+        for step in new:
+            key = (work.run_no, work.attempt, step)
+            complete = work.has_ended or (reached is not None and step <= reached)
+            if not complete and now - self._waiting_since.setdefault(key, now) < _GRACE:
+                break
+            self._waiting_since.pop(key, None)
+            ready.append(step)
+        return ready
+
+    def _state(self, connection: Connection, work: Work, ready: Sequence[int]) -> _Attempt | None:
+        key = (work.run_no, work.attempt)
+        state = self._cache.get(key)
+        if state is None or work.dirty_step is not None or state.evaluated_step != work.evaluated_step:
+            state = self._load(connection, work, ready)
+        if state is not None:
+            tensors = evaluation.load_tensors(connection, work.run_no)
+            state.model = Model(tensors, evaluation.load_description(connection, work))
+            self._cache[key] = state
+            self._cache.move_to_end(key)
+            while len(self._cache) > _CACHED_ATTEMPTS:
+                self._cache.popitem(last=False)
+        return state
+
+    def _load(self, connection: Connection, work: Work, ready: Sequence[int]) -> _Attempt | None:
+        first = evaluation.first_step(connection, work)
+        if first is None:
+            return None
+        before = evaluation.steps_before(connection, work, ready[0], WINDOW_STEPS) if ready else []
+        loaded = evaluation.load_steps(connection, work, sorted({first, *before}))
+        return _Attempt(
+            model=Model({}),
+            baseline_step=first,
+            baseline=loaded[first],
+            steps=OrderedDict((step, loaded[step]) for step in before),
+            episodes=rows.from_rows(evaluation.load_episodes(connection, work), work.evaluated_step),
+            evaluated_step=work.evaluated_step,
+        )
+
+    @staticmethod
+    def _scalars(connection: Connection, work: Work, state: _Attempt | None) -> Mapping[str, list[tuple[int, float]]]:
+        if state is None:
+            return {}
+        oldest = next(iter(state.steps), state.baseline_step)
+        return evaluation.load_scalars(connection, work, state.baseline_step + _START_STEPS, oldest)
+
+    def _judge(
+        self,
+        work: Work,
+        state: _Attempt | None,
+        ready: Sequence[int],
+        records: Mapping[int, StepStats],
+        scalars: Mapping[str, list[tuple[int, float]]],
+    ) -> _Outcome:
+        last = -1 if work.evaluated_step is None else work.evaluated_step
+        outcome = _Outcome(last, dict(state.episodes) if state is not None else {})
+        rules = tuple(self._rules.values())
+        for step in ready:
+            assert state is not None  # noqa: S101 - a ready step has rows, so the attempt was loaded
+            state.steps[step] = records[step]
+            while len(state.steps) > WINDOW_STEPS:
+                state.steps.popitem(last=False)
+            window = Window(
+                model=state.model,
+                steps=dict(state.steps),
+                baseline=state.baseline,
+                baseline_step=state.baseline_step,
+                scalars=scalars,
+                expected_ranks=work.world_size,
+            )
+            found = diagnose(window, rules)
+            before = outcome.episodes
+            outcome.episodes, transitions = advance(before, found, step, self._rules, judged(window, rules))
+            self._note(outcome, before, transitions)
+            outcome.step = max(outcome.step, step)
+        return outcome
+
+    @staticmethod
+    def _note(outcome: _Outcome, before: Mapping[str, Episode], transitions: Sequence[Transition]) -> None:
+        outcome.transitions.extend(transitions)
+        for fingerprint, episode in outcome.episodes.items():
+            if before.get(fingerprint) != episode:
+                outcome.changed[fingerprint] = episode
+                outcome.dropped.discard(fingerprint)
+        for fingerprint in before.keys() - outcome.episodes.keys():
+            outcome.changed.pop(fingerprint, None)
+            outcome.dropped.add(fingerprint)
+
+    def _close(self, state: _Attempt, outcome: _Outcome) -> None:
+        before = outcome.episodes
+        step = max(outcome.step, state.baseline_step)
+        outcome.episodes, transitions = close(before, step)
+        self._note(outcome, before, transitions)
+
+    def _save(self, work: Work, state: _Attempt | None, outcome: _Outcome) -> None:
+        now = datetime.now(UTC)
+        with self._database.write() as connection:
+            if not evaluation.save_step(connection, work, outcome.step):
+                # Another collector judged these steps meanwhile; its episodes stand.
+                self._cache.pop((work.run_no, work.attempt), None)
+                return
+            evaluation.drop_pending(connection, work, outcome.dropped)
+            numbers = evaluation.save_episodes(connection, work, rows.to_rows(outcome.changed.values(), now))
+            evaluation.save_transitions(connection, rows.transition_rows(outcome.transitions, numbers, now))
+        if state is not None:
+            state.episodes = outcome.episodes
+            state.evaluated_step = outcome.step

@@ -1,0 +1,268 @@
+"""Queries of the evaluation: what is new, the rows of a step, and the episodes that came out."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+
+from initscope.hooks.moments import ABSENT, ChannelStats, Moments, TensorStats
+from initscope.hooks.vocabulary import LOST_AFTER_SECONDS, EpisodeState, Kind, Role, RunStatus
+from initscope.hooks.wire import OptimizerInfo, RunDescription, TensorInfo
+from initscope.service.store.models import (
+    Attempt,
+    FindingRow,
+    FindingTransition,
+    Run,
+    ScalarRow,
+    Session,
+    Tensor,
+    TensorStatsRow,
+)
+
+ENDED: Final = (RunStatus.FINISHED.value, RunStatus.FAILED.value)
+_VALUES: Final = {"nan": math.nan, "posinf": math.inf, "neginf": -math.inf}
+_LIVE: Final = (EpisodeState.PENDING.value, EpisodeState.OPEN.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An attempt that has steps which the rules have not seen, or that ended with live episodes."""
+
+    run_no: int
+    run_id: str
+    attempt: int
+    world_size: int
+    evaluated_step: int | None
+    dirty_step: int | None
+    has_ended: bool
+
+
+def pending(connection: Connection) -> list[Work]:
+    """Newest attempts with new or late rows, and ended ones with episodes to close."""
+    live = select(FindingRow.run_no).where(FindingRow.state.in_(_LIVE)).distinct()
+    query = (
+        select(
+            Run.run_no, Run.id, Run.status, Run.last_step, Attempt.number, Attempt.world_size,
+            Attempt.evaluated_step, Attempt.dirty_step,
+        )
+        .join(Attempt, and_(Attempt.run_no == Run.run_no, Attempt.number == Run.attempt))
+        .where(
+            or_(
+                Run.last_step > func.coalesce(Attempt.evaluated_step, -1),
+                Attempt.dirty_step.is_not(None),
+                and_(Run.status.in_(ENDED), Run.run_no.in_(live)),
+            )
+        )
+        .order_by(Run.run_no)
+    )  # fmt: skip
+    return [
+        Work(r.run_no, r.id, r.number, r.world_size, r.evaluated_step, r.dirty_step, r.status in ENDED)
+        for r in connection.execute(query)
+    ]
+
+
+def mark_lost(connection: Connection, now: datetime) -> int:
+    """Running runs without a sign of life for 120 s become lost; a later batch makes them running again."""
+    limit = now - timedelta(seconds=LOST_AFTER_SECONDS)
+    result = connection.execute(
+        update(Run)
+        .where(Run.status == RunStatus.RUNNING.value, Run.last_seen_at < limit)
+        .values(status=RunStatus.LOST.value)
+    )
+    return result.rowcount
+
+
+def steps_between(connection: Connection, work: Work, after: int) -> list[int]:
+    """Sampled steps of the attempt later than `after`, ascending."""
+    t = TensorStatsRow
+    query = (
+        select(t.step)
+        .where(t.run_no == work.run_no, t.step > after, t.attempt == work.attempt)
+        .distinct()
+        .order_by(t.step)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def steps_before(connection: Connection, work: Work, step: int, limit: int) -> list[int]:
+    """The last `limit` sampled steps before `step`, ascending."""
+    t = TensorStatsRow
+    query = (
+        select(t.step)
+        .where(t.run_no == work.run_no, t.step < step, t.attempt == work.attempt)
+        .distinct()
+        .order_by(t.step.desc())
+        .limit(limit)
+    )
+    return sorted(connection.execute(query).scalars())
+
+
+def first_step(connection: Connection, work: Work) -> int | None:
+    """The attempt's first sampled step."""
+    t = TensorStatsRow
+    return connection.execute(
+        select(func.min(t.step)).where(t.run_no == work.run_no, t.attempt == work.attempt)
+    ).scalar()
+
+
+def reached_step(connection: Connection, work: Work) -> int | None:
+    """The step that every rank has acknowledged; None while a rank is missing."""
+    s = Session
+    rows = connection.execute(
+        select(s.rank, func.max(func.coalesce(s.last_step, -1)))
+        .where(s.run_no == work.run_no, s.attempt == work.attempt)
+        .group_by(s.rank)
+    ).all()
+    return min(last for _, last in rows) if rows and len(rows) >= work.world_size else None
+
+
+def load_description(connection: Connection, work: Work) -> RunDescription:
+    """The run's description; unknown fields of a newer client are left out."""
+    data = connection.execute(select(Run.description).where(Run.run_no == work.run_no)).scalar_one()
+    known = {k: x for k, x in data.items() if k in RunDescription.__dataclass_fields__}
+    known["optimizers"] = [
+        OptimizerInfo(**{k: x for k, x in o.items() if k in OptimizerInfo.__dataclass_fields__})
+        for o in known.get("optimizers", [])
+    ]
+    return RunDescription(**known)
+
+
+def load_tensors(connection: Connection, run_no: int) -> dict[int, TensorInfo]:
+    """Descriptions by tensor_no, which stands for the wire's key inside the collector."""
+    rows = connection.execute(select(Tensor.__table__).where(Tensor.run_no == run_no))
+    return {row.tensor_no: _to_tensor(row) for row in rows}
+
+
+def _to_tensor(row: Row[Any]) -> TensorInfo:
+    return TensorInfo(
+        key=row.tensor_no,
+        module_path=row.module_path,
+        name=row.name,
+        kind=Kind(row.kind),
+        role=Role(row.role),
+        module_type=row.module_type,
+        shape=list(row.shape),
+        dtype=row.dtype,
+        fan_in=row.fan_in,
+        fan_out=row.fan_out,
+        depth=row.depth,
+        block=row.block,
+        activation_before=row.activation_before,
+        activation_after=row.activation_after,
+        norm_before=row.norm_before,
+        norm_after=row.norm_after,
+        residual=row.residual,
+        tied_with=row.tied_with,
+        trainable=row.trainable,
+    )
+
+
+def load_steps(connection: Connection, work: Work, steps: Sequence[int]) -> dict[int, dict[int, TensorStats]]:
+    """Records of those steps, by step and tensor_no."""
+    t = TensorStatsRow
+    found: dict[int, dict[int, TensorStats]] = {step: {} for step in steps}
+    query = select(
+        t.step, t.tensor_no, t.count, t.nan_count, t.posinf_count, t.neginf_count, t.zero_count,
+        t.mean, t.m2, t.m3, t.m4, t.min, t.max,
+        t.signal_fraction, t.dead_fraction, t.saturated_fraction, t.row_similarity,
+    ).where(t.run_no == work.run_no, t.step.in_(steps), t.attempt == work.attempt)  # fmt: skip
+    for row in connection.execute(query):
+        numbers = [ABSENT if x is None else x for x in row[7:]]
+        stats = TensorStats(Moments(*row[2:7], *numbers[:6]), ChannelStats(*numbers[6:]))
+        found[row[0]][row[1]] = stats
+    return found
+
+
+def load_scalars(
+    connection: Connection, work: Work, start_until: int, window_from: int
+) -> dict[str, list[tuple[int, float]]]:
+    """Logged values of the start (up to `start_until`) and of the window, by name, ascending by step."""
+    s = ScalarRow
+    query = (
+        select(s.name, s.step, s.value, s.value_class)
+        .where(s.run_no == work.run_no, s.attempt == work.attempt, or_(s.step <= start_until, s.step >= window_from))
+        .order_by(s.step)
+    )
+    found: dict[str, list[tuple[int, float]]] = {}
+    for name, step, value, value_class in connection.execute(query):
+        found.setdefault(name, []).append((step, _VALUES[value_class] if value is None else value))
+    return found
+
+
+def load_episodes(connection: Connection, work: Work) -> list[Row[Any]]:
+    """The newest episode of each fingerprint of the attempt."""
+    f = FindingRow.__table__
+    query = (
+        select(f)
+        .where(f.c.run_no == work.run_no, f.c.attempt == work.attempt)
+        .order_by(f.c.fingerprint, f.c.episode.desc())
+    )
+    newest: dict[str, Row[Any]] = {}
+    for row in connection.execute(query):
+        newest.setdefault(row.fingerprint, row)
+    return list(newest.values())
+
+
+def save_step(connection: Connection, work: Work, step: int) -> bool:
+    """Notes how far the rules have come. False if somebody else moved it meanwhile: nothing may be written then."""
+    a = Attempt
+    result = connection.execute(
+        update(a)
+        .where(
+            a.run_no == work.run_no,
+            a.number == work.attempt,
+            a.evaluated_step.is_(work.evaluated_step)
+            if work.evaluated_step is None
+            else a.evaluated_step == work.evaluated_step,
+            a.dirty_step.is_(work.dirty_step) if work.dirty_step is None else a.dirty_step == work.dirty_step,
+        )
+        .values(evaluated_step=step, dirty_step=None)
+    )
+    return result.rowcount == 1
+
+
+def save_episodes(connection: Connection, work: Work, rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], int]:
+    """Inserts or updates episodes; (fingerprint, episode) → finding_no."""
+    f = FindingRow
+    numbers: dict[tuple[str, int], int] = {}
+    for row in rows:
+        where = (
+            f.run_no == work.run_no,
+            f.attempt == work.attempt,
+            f.fingerprint == row["fingerprint"],
+            f.episode == row["episode"],
+        )
+        key = (row["fingerprint"], row["episode"])
+        known = connection.execute(select(f.finding_no).where(*where)).scalar()
+        if known is None:
+            values = {**row, "id": str(uuid.uuid4()), "run_no": work.run_no, "attempt": work.attempt}
+            known = connection.execute(insert(f).values(**values).returning(f.finding_no)).scalar_one()
+        else:
+            connection.execute(update(f).where(*where).values(**row))
+        numbers[key] = known
+    return numbers
+
+
+def drop_pending(connection: Connection, work: Work, fingerprints: Iterable[str]) -> None:
+    """Removes pending episodes of those fingerprints: they never opened."""
+    f = FindingRow
+    connection.execute(
+        delete(f).where(
+            f.run_no == work.run_no,
+            f.attempt == work.attempt,
+            f.fingerprint.in_(list(fingerprints)),
+            f.state == EpisodeState.PENDING.value,
+        )
+    )
+
+
+def save_transitions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends transitions, in order."""
+    if rows:
+        connection.execute(insert(FindingTransition), [dict(row) for row in rows])
