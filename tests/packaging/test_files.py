@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -123,13 +124,25 @@ def test_every_environment_variable_that_the_readme_names_is_read_somewhere() ->
     assert sorted(set(re.findall(r"`(INITSCOPE_[A-Z_]+)`", README)) - known) == []
 
 
-def test_every_verb_of_the_command_line_is_documented() -> None:
-    from initscope.service import cli
+def help_of(*words: str) -> str:
+    code = "from initscope.service.cli import main; raise SystemExit(main())"
+    result = subprocess.run([sys.executable, "-c", code, *words, "--help"], capture_output=True, text=True, check=True)
+    return result.stdout
 
-    shown = subprocess.run([ROOT / ".venv/bin/initscope", "--help"], capture_output=True, text=True, check=True).stdout
-    verbs = re.findall(r"^\s{2,6}([a-z]+)\s{2,}\w", shown, re.MULTILINE)
-    assert {"demo", "serve"} <= set(verbs), cli.__file__
-    assert [verb for verb in verbs if f"initscope {verb}" not in README] == []
+
+def test_every_verb_of_the_command_line_is_documented() -> None:
+    from initscope.service.cli import VERBS
+
+    assert {"demo", "serve"} <= {verb.name for verb in VERBS}
+    assert [verb.name for verb in VERBS if f"`initscope {verb.name}" not in README] == []
+    assert [verb.name for verb in VERBS if verb.name not in help_of()] == []
+
+
+@pytest.mark.parametrize("verb", ["serve", "demo"])
+def test_every_option_of_the_collector_is_documented(verb: str) -> None:
+    options = set(re.findall(r"^\s+(--[a-z-]+)", help_of(verb), re.MULTILINE))
+    assert "--database-url" in options
+    assert sorted(option for option in options if f"`{option}" not in README) == []
 
 
 def test_every_rule_has_its_section() -> None:
