@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ class Verb:
     name: str
     summary: str
     extra: str
+    needs: tuple[str, ...] = ()
+    """Packages that the verb's own processes import, and that are therefore looked for before it begins."""
 
 
 VERBS: Final = (
-    Verb("demo", "train eleven networks and watch the bad starts being found", "demo"),
+    Verb("demo", "train eleven networks and watch the bad starts being found", "demo", ("torch", "sklearn")),
     Verb("serve", "run the collector and its pages", "service"),
     Verb("migrate", "bring a database to the schema of this version", "service"),
     Verb("token", "create, list and revoke tokens", "service"),
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((verb for verb in VERBS if words[:1] == [verb.name]), None)
     try:
-        module = importlib.import_module(f"{__name__}.{chosen.name}") if chosen else None
+        module = _load(chosen) if chosen else None
         arguments = _parser(chosen, module).parse_args(words)
         return _run(module, arguments) if module else 0
     except ModuleNotFoundError as error:
@@ -45,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = "postgres" if error.name == "psycopg" else chosen.extra
         print(f"initscope {chosen.name} needs the {extra} extra: pip install 'initscope[{extra}]'", file=sys.stderr)
         return 2
+
+
+def _load(verb: Verb) -> ModuleType:
+    for package in verb.needs:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    return importlib.import_module(f"{__name__}.{verb.name}")
 
 
 def _run(module: ModuleType, arguments: argparse.Namespace) -> int:
