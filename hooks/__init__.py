@@ -1,1 +1,43 @@
-"""initscope.hooks: the side of the training job."""
+"""initscope.hooks: the side of the training job.
+
+    from initscope.hooks import watch
+
+    watch(model)
+
+This door costs nothing: torch is imported when `watch` or `Monitor` is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from initscope.hooks.probe.monitor import Monitor, watch
+    from initscope.hooks.rules.finding import Finding
+
+__all__ = ["Finding", "Monitor", "watch"]
+
+_ROOMS = {
+    "Finding": "initscope.hooks.rules.finding",
+    "Monitor": "initscope.hooks.probe.monitor",
+    "watch": "initscope.hooks.probe.monitor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; there are {', '.join(__all__)}")
+    try:
+        return getattr(import_module(_ROOMS[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        # `from … import …` reports only ImportErrors as they are.
+        raise ModuleNotFoundError(
+            f"initscope.hooks.{name} needs PyTorch: pip install 'initscope[torch]'", name="torch"
+        ) from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,104 @@
+"""What a user may give to `watch`, checked and put into the form that the probe works with."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from initscope.hooks.probe.describe import plain_config, versions
+from initscope.hooks.probe.optimizers import describe, steps_done
+from initscope.hooks.probe.walk import Tree
+from initscope.hooks.vocabulary import MAX_NAME
+from initscope.hooks.wire import RunDescription
+
+Patterns = str | Sequence[str] | None
+
+
+def optimizers(given: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers given; wrappers are opened at `.optimizer`."""
+    if given is None:
+        return []
+    several = [given] if hasattr(given, "param_groups") or not isinstance(given, Iterable) else list(given)
+    opened = [getattr(o, "optimizer", o) if not isinstance(o, torch.optim.Optimizer) else o for o in several]
+    for item in opened:
+        if not isinstance(item, torch.optim.Optimizer):
+            raise TypeError(
+                f"optimizer: must be a torch.optim.Optimizer, got {type(item).__name__}; leave it out and call "
+                "monitor.step() after each step of another kind of optimizer"
+            )
+    return opened
+
+
+def selection(include: Patterns, exclude: Patterns) -> Callable[[str], bool]:
+    """Whether a module path is watched: it or a module around it matches `include`, and none matches `exclude`."""
+    wanted, unwanted = _patterns("include", include), _patterns("exclude", exclude)
+
+    def select(path: str) -> bool:
+        return (not wanted or _matches(path, wanted)) and not _matches(path, unwanted)
+
+    return select
+
+
+def _patterns(name: str, given: Patterns) -> list[str]:
+    patterns = [] if given is None else [given] if isinstance(given, str) else list(given)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"{name}: patterns of module paths are text, got {type(pattern).__name__}")
+    return patterns
+
+
+def _matches(path: str, patterns: list[str]) -> bool:
+    parts = path.split(".")
+    around = [".".join(parts[: n + 1]) for n in range(len(parts))]
+    return any(fnmatch.fnmatchcase(p, pattern) for p in around for pattern in patterns)
+
+
+def first_step(step: int | None, given: Sequence[torch.optim.Optimizer]) -> int:
+    """The step that the training begins with."""
+    if step is None:
+        return max((steps_done(o) for o in given), default=0)
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise ValueError(f"step: optimizer steps completed before this training, a whole number from 0; got {step!r}")
+    return step
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile has part of the model: hooks inside would change what is compiled."""
+    return any(
+        name.rpartition(".")[2] == "_orig_mod" or getattr(module, "_compiled_call_impl", None) is not None
+        for name, module in model.named_modules()
+    )
+
+
+def device_errors() -> tuple[type[BaseException], ...]:
+    """Errors that a device reports late, wherever the next call is: never ours to swallow."""
+    found = (getattr(torch, "AcceleratorError", None), getattr(torch.cuda, "CudaError", None))
+    return tuple(e for e in found if isinstance(e, type) and issubclass(e, BaseException))
+
+
+def description(
+    root: nn.Module,
+    tree: Tree,
+    config: Mapping[str, Any] | None,
+    tags: Sequence[str],
+    step: int,
+    given: Sequence[torch.optim.Optimizer],
+) -> RunDescription:
+    """What is known of the run before its first forward."""
+    if isinstance(tags, str) or not all(isinstance(t, str) and 0 < len(t) <= MAX_NAME for t in tags):
+        raise TypeError(f"tags: a list of words of 1 to {MAX_NAME} characters, got {tags!r}")
+    plain, note = plain_config(config)
+    return RunDescription(
+        model_class=type(root).__name__,
+        parameter_count=sum(p.numel() for p in root.parameters()),
+        first_step=step,
+        config=plain,
+        tags=list(tags),
+        optimizers=[info for o in given for info in describe(o)],
+        versions=versions(),
+        notes=[*tree.notes, *([note] if note else [])],
+    )

@@ -1,0 +1,271 @@
+"""`watch`: one line in a training script; and the Monitor that it returns."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import torch
+from torch import nn
+
+from initscope.hooks.client import Client, Guard, identify, resolve
+from initscope.hooks.client.notices import warn
+from initscope.hooks.probe import choices
+from initscope.hooks.probe.describe import Registry
+from initscope.hooks.probe.local import LocalDiagnosis, OnFinding
+from initscope.hooks.probe.loss import loss_of
+from initscope.hooks.probe.recording import Recording
+from initscope.hooks.probe.schedule import Given, schedule_from
+from initscope.hooks.probe.story import Sink, Story
+from initscope.hooks.probe.walk import unwrapped, walk
+from initscope.hooks.rules import RULES, Finding, Rule
+from initscope.hooks.vocabulary import MAX_NAME, RunStatus
+from initscope.hooks.wire import RunKey
+
+
+class Monitor:
+    """A watched model. Made by `watch`; a no-op when disabled, in a forked child, and after `close`."""
+
+    def __init__(
+        self,
+        recording: Recording | None = None,
+        story: Story | None = None,
+        *,
+        run: RunKey | None = None,
+        local: LocalDiagnosis | None = None,
+        url: str | None = None,
+        model: nn.Module | None = None,
+    ) -> None:
+        self.run_id = run.run_id if run else ""
+        self.url = url
+        """The collector's address, None without one."""
+        self._recording = recording
+        self._story = story
+        self._local = local
+        self._model = model
+        self._error_before = _last_error()
+        self._pid = os.getpid()
+
+    @property
+    def current_step(self) -> int:
+        """Optimizer steps completed so far."""
+        return self._recording.step if self._recording else 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is measured any more."""
+        return self._recording is None or self._recording.is_closed
+
+    def log(self, **scalars: float | torch.Tensor) -> None:
+        """Notes numbers of the step that the last training forward began: `log(loss=loss, grad_norm=norm)`.
+
+        Tensors of one element are accepted and never waited for. A logged `loss` tensor that still has its graph says
+        which loss it is. What is no number is refused with a warning, not with an error: this stands in a training.
+        """
+        if self._story is None or self._recording is None or self.is_closed or self._pid != os.getpid():
+            return
+        for name, value in scalars.items():
+            with self._story.guard.shield("log"):
+                self._log(name, value)
+
+    def step(self) -> None:
+        """Ends a step, in loops without a torch.optim optimizer. Does nothing where an optimizer counts the steps."""
+        if self._recording is not None and self._pid == os.getpid():
+            self._recording.manual_step()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the diagnosis in this process found and is still open, worst first.
+
+        Waits until what was measured so far is judged. With a url the collector diagnoses: this list is then empty,
+        unless `on_finding` asked for a diagnosis here as well.
+        """
+        return self._local.open_findings() if self._local else []
+
+    def report(self) -> str:
+        """The verdict and the open findings in text; with a url, where to look."""
+        if self._recording is None:
+            return "initscope is switched off (INITSCOPE_DISABLED)"
+        if self._local is None:
+            return f"initscope: run {self.run_id} is diagnosed by {self.url}"
+        return self._local.report()
+
+    def close(self, status: RunStatus | str = RunStatus.FINISHED) -> None:
+        """Takes every hook away and delivers what is left, for at most the flush timeout. Can be called twice."""
+        ended = RunStatus(status)
+        if self._recording is None or self._story is None or self.is_closed or self._pid != os.getpid():
+            return
+        self._recording.close()
+        _live.pop(id(self._model), None)
+        self._model = None
+        self._story.close(ended)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(RunStatus.FINISHED if kind is None else RunStatus.FAILED)
+
+    def __reduce__(self) -> tuple[type[Monitor], tuple[()]]:
+        # A monitor that is an attribute of the user's object must not keep that from being saved or copied.
+        return Monitor, ()
+
+    def _log(self, name: str, value: float | torch.Tensor) -> None:
+        assert self._story is not None and self._recording is not None
+        if len(name) > MAX_NAME or not name:
+            warn("initscope: log: a name has 1 to %d characters, got %d", MAX_NAME, len(name))
+            return
+        step = self._recording.forward_step
+        if isinstance(value, torch.Tensor):
+            if value.numel() != 1 or value.is_complex():
+                warn("initscope: log(%s=…) takes one real number, got a tensor of shape %s", name, tuple(value.shape))
+                return
+            if name == "loss" and value.grad_fn is not None:
+                self._story.loss(loss_of(value))
+            kept = value.detach().clone()
+            self._story.scalar(step, name, lambda: float(kept))
+        else:
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                warn("initscope: log(%s=…) takes a number or a tensor, got %s", name, type(value).__name__)
+                return
+            self._story.scalar(step, name, number)
+
+
+def watch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None,
+    *,
+    run: str | None = None,
+    run_id: str | None = None,
+    project: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = (),
+    url: str | None = None,
+    token: str | None = None,
+    schedule: Given = None,
+    include: choices.Patterns = None,
+    exclude: choices.Patterns = None,
+    step: int | None = None,
+    rules: Sequence[Rule] | None = None,
+    on_finding: OnFinding | None = None,
+) -> Monitor:
+    """Watches the start of a training: `watch(model)` is enough.
+
+    Call it after the weights are in place and before the first training forward. The optimizer is found by itself
+    when it steps; `optimizer` only tells its settings earlier and, if `step` is not given, where its state resumes.
+
+    Args:
+        model: the model, wrapped or not.
+        optimizer: one or several of its optimizers.
+        run: name that is shown; not an identity.
+        run_id: identity of the run; the same for all ranks and restarts.
+        project: the project that the run belongs to.
+        config: settings of the training, as JSON can carry them (others as their text).
+        tags: words to find the run by.
+        url: address of a collector (INITSCOPE_URL). Without one the diagnosis is made here and told on standard error.
+        token: the collector's token (INITSCOPE_TOKEN, or the token file of a collector on this host).
+        schedule: every how many steps, a collection of steps, or a function of the step. Default: each of the first
+            20 steps, every 10th to 200, every 100th to 10,000, then every 1,000th.
+        include: patterns of module paths (`blocks.*`) that are watched; default all.
+        exclude: patterns of module paths that are not.
+        step: optimizer steps completed before this training.
+        rules: the rules of the diagnosis in this process; default all.
+        on_finding: called with each finding that opens, on another thread; diagnoses here also with a url.
+
+    Returns:
+        The monitor; the same one if this model is watched already.
+
+    Raises:
+        TypeError: `model` is no module, or an argument has a wrong type.
+        ValueError: parameters are on the meta device, or an argument cannot be used (the message names it).
+    """
+    _refuse(model)
+    settings = resolve(url=url, token=token, project=project, run=run, run_id=run_id)
+    if settings.disabled:
+        return Monitor()
+    known = _live.get(id(unwrapped(model)))
+    if known is not None:
+        return known
+    given = choices.optimizers(optimizer)
+    select = choices.selection(include, exclude)
+    first = choices.first_step(step, given)
+    is_due = schedule_from(schedule)
+    if settings.active and rules is not None and on_finding is None:
+        raise ValueError("rules: with a url the collector diagnoses, by its own rules; leave out url or rules")
+    key, session = identify(settings)
+    guard = Guard(passes=choices.device_errors())
+    tree = walk(model, select)
+    local = _local(rules, on_finding, quiet=settings.active) if not settings.active or on_finding else None
+    client = Client(settings, key, session, guard=guard) if settings.active else None
+    sinks: list[Sink] = [sink for sink in (client, local) if sink is not None]
+    registry = Registry(tree)
+    story = Story(sinks, registry, guard, choices.description(unwrapped(model), tree, config, tags, first, given))
+    recording = Recording(
+        model,
+        tree,
+        registry,
+        guard,
+        is_due=is_due,
+        step=first,
+        # Replicas are equal: one of them tells of the parameters, all tell of their own activations.
+        with_parameters=session.rank == 0,
+        is_compiled=choices.is_compiled(model),
+        tell=story,
+    )
+    story.describe()
+    monitor = Monitor(recording, story, run=key, local=local, url=settings.url, model=unwrapped(model))
+    _live[id(unwrapped(model))] = monitor
+    return monitor
+
+
+_live: Final[dict[int, Monitor]] = {}
+"""Monitors that are not closed, by id of their model (which they keep alive, so that the id stays its own)."""
+
+
+def _local(rules: Sequence[Rule] | None, on_finding: OnFinding | None, *, quiet: bool) -> LocalDiagnosis:
+    return LocalDiagnosis(RULES if rules is None else rules, on_finding=on_finding, quiet=quiet)
+
+
+def _refuse(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"watch(model): model must be a torch.nn.Module, got {type(model).__name__}")
+    meta = next((name for name, p in model.named_parameters() if p.is_meta), None)
+    if meta is not None:
+        raise ValueError(
+            f"watch(model): {meta} is on the meta device, it has no values yet; call watch after to_empty() and the "
+            "initialization"
+        )
+
+
+def _last_error() -> BaseException | None:
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error if isinstance(error, BaseException) else None
+
+
+def _close_all() -> None:
+    for monitor in list(_live.values()):
+        error = _last_error()
+        failed = error is not None and error is not monitor._error_before and not hasattr(sys, "ps1")
+        monitor.close(RunStatus.FAILED if failed else RunStatus.FINISHED)
+
+
+def _forget_all() -> None:
+    """In a forked child the thread and the connection are the parent's: hooks do nothing."""
+    for monitor in list(_live.values()):
+        if monitor._recording is not None:
+            monitor._recording.is_closed = True
+    _live.clear()
+
+
+# Registered after the client's: it runs before, and hands over what the client then delivers.
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,306 @@
+"""The course of a training as the hooks see it: which step it is, when a take begins, and when it ends.
+
+A step begins with the first training forward after an optimizer's step, and ends when every optimizer that moves the
+model has stepped; where that cannot be known yet, with the next training forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from initscope.hooks.client.guard import Guard
+from initscope.hooks.probe import channels, optimizers
+from initscope.hooks.probe.capture import Capture, inside_backward
+from initscope.hooks.probe.describe import Registry
+from initscope.hooks.probe.graph import structure_of
+from initscope.hooks.probe.hooking import Callback
+from initscope.hooks.probe.observe import Observer, Trace
+from initscope.hooks.probe.reduce import measure_all
+from initscope.hooks.probe.take import Record, Take
+from initscope.hooks.probe.updates import Updates
+from initscope.hooks.probe.walk import Tree, Weight, why_not
+from initscope.hooks.vocabulary import Kind
+
+PATIENCE: Final = 50
+"""Training forwards without a step of an optimizer after which the person is told."""
+MAX_FORWARDS: Final = 64
+"""Forwards of one step that are measured: accumulation over more is described well enough by these."""
+
+Finish = Callable[[int, int, Callable[[], list[Record]]], None]
+"""Takes (step, number of records, function that makes them)."""
+
+
+class Recording:
+    """Hooks on the root and on optimizers; owns the open take."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tree: Tree,
+        registry: Registry,
+        guard: Guard,
+        *,
+        is_due: Callable[[int], bool],
+        step: int,
+        with_parameters: bool,
+        is_compiled: bool,
+        tell: Reporter,
+    ) -> None:
+        self.step = step
+        self.forward_step = step
+        """The step of the last training forward: what is logged now belongs to it."""
+        self.trace: Trace | None = None
+        self.is_closed = False
+        self._tree = tree
+        self._registry = registry
+        self._guard = guard
+        self._is_due = is_due
+        self._is_compiled = is_compiled
+        self._tell = tell
+        self._weights = list(enumerate(tree.weights)) if with_parameters else []
+        self._positions = {id(w.tensor): i for i, w in enumerate(tree.weights)}
+        self._capture = Capture(registry, guard, tell.note)
+        self._updates = Updates(len(tree.weights))
+        self._observer: Observer | None = None
+        self._take: Take | None = None
+        self._taken = -1
+        self._stepped: dict[int, set[int]] = {}
+        self._usual: set[int] = set()
+        self._known_optimizers: set[int] = set()
+        self._in_step = False
+        self._manual = False
+        self._idle_forwards = 0
+        self._handles = [
+            model.register_forward_pre_hook(Callback(self.before_forward), with_kwargs=True),
+            model.register_forward_hook(Callback(self.after_forward), always_call=True),
+        ]
+        optimizers.listen(self)
+
+    # -- forward -----------------------------------------------------------------------------------------------------
+
+    def before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Forward pre-hook of the root: decides whether this is a training forward."""
+        if self.is_closed or self._guard.off or torch.compiler.is_compiling():
+            return
+        if not torch.is_grad_enabled() or not module.training or inside_backward() or self._capture.forward_on:
+            return
+        with self._guard.shield("forward"):
+            self._begin_forward(args, kwargs)
+
+    def after_forward(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """Forward hook of the root, also after an error in the model."""
+        if not self._capture.forward_on or inside_backward():
+            return
+        self._capture.forward_on = False
+        if self._observer is not None:
+            with self._guard.shield("first forward"):
+                observer, self._observer = self._observer, None
+                trace = observer.stop(output)
+                if output is not None:
+                    self._learn(trace)
+
+    def _begin_forward(self, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if self._stepped and not self._in_step:
+            self._end_step()
+        if self.forward_step < self.step:
+            # Not earlier: what a loop logs after the optimizer's step still belongs to that step.
+            self._tell.reached(self.step - 1)
+            self.forward_step = self.step
+        self._count_idle()
+        take = self._open_take()
+        if take is None:
+            return
+        self._drop_skipped(take)
+        take.forwards += 1
+        if take.forwards > MAX_FORWARDS:
+            return
+        self._capture.attach([s for s in self._tree.sites.values() if s.watched and not self._is_compiled])
+        self._capture.forward_on = True
+        if self.trace is None:
+            self._observe(args, kwargs)
+
+    def _observe(self, args: Any, kwargs: Mapping[str, Any]) -> None:
+        observer = Observer(
+            self._tree, self._guard, functional=not self._is_compiled, is_paused=lambda: self._capture.measuring
+        )
+        self._observer = observer
+        observer.start(args, kwargs)
+
+    def _learn(self, trace: Trace) -> None:
+        self.trace = trace
+        structure = structure_of(trace, self._tree)
+        self._capture.structure = structure
+        gone = self._registry.refine(trace, structure)
+        for path in trace.returns_child:
+            self._tree.sites[path].watched = False
+        if self._take is not None:
+            self._take.forget(gone)
+        self._tell.learned(trace)
+
+    def _count_idle(self) -> None:
+        self._idle_forwards += 1
+        if self._idle_forwards == PATIENCE:
+            self._tell.never_steps(PATIENCE)
+
+    def _drop_skipped(self, take: Take) -> None:
+        """A step that a gradient scaler skipped fires no hook: its forwards belong to no step."""
+        if take.forwards and take.backwards and not self._in_step:
+            if any(w.tensor.grad is not None for w in self._tree.weights):
+                return
+            outputs = (Kind.ACTIVATION, Kind.ACTIVATION_GRADIENT)
+            take.forget({k for k in take.rows if self._registry.infos[k].kind in outputs})
+            take.forwards = take.backwards = 0
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Pre-hook of any optimizer."""
+        if self.is_closed or self._guard.off or not self._positions_in(optimizer):
+            return
+        with self._guard.shield("optimizer pre-hook"):
+            if id(optimizer) in self._stepped:
+                self._end_step()
+            self._in_step = True
+            take = self._open_take()
+            if take is not None:
+                moved = self._positions_in(optimizer)
+                self._updates.before((i, w.tensor) for i, w in self._weights if i in moved)
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Post-hook: only here are gradients final, with closures and fused scalers too."""
+        moved = self._positions_in(optimizer)
+        if self.is_closed or self._guard.off or not moved:
+            return
+        with self._guard.shield("optimizer post-hook"):
+            self._in_step = False
+            self._idle_forwards = 0
+            if id(optimizer) not in self._known_optimizers:
+                self._known_optimizers.add(id(optimizer))
+                self._tell.optimizer(optimizer)
+            self._read_parameters(moved)
+            self._stepped[id(optimizer)] = moved
+            if self._is_complete():
+                self._end_step()
+
+    def manual_step(self) -> None:
+        """The end of a step in a loop without a torch optimizer; nothing if an optimizer already counts the steps."""
+        if self.is_closed or self._guard.off or self._known_optimizers:
+            return
+        with self._guard.shield("step"):
+            self._manual = True
+            self._idle_forwards = 0
+            everything = {i for i, _ in self._weights}
+            self._read_parameters(everything)
+            self._stepped[0] = everything
+            self._end_step()
+
+    def _positions_in(self, optimizer: torch.optim.Optimizer) -> set[int]:
+        found = (self._positions.get(id(p)) for p in optimizers.parameters_of(optimizer))
+        return {i for i in found if i is not None}
+
+    def _is_complete(self) -> bool:
+        if self._usual:
+            return self._usual <= self._stepped.keys()
+        moved = set().union(*self._stepped.values())
+        return all(i in moved for i, w in enumerate(self._tree.weights) if w.tensor.requires_grad)
+
+    def _end_step(self) -> None:
+        self._usual = set(self._stepped)
+        self._stepped = {}
+        self._send_take()
+        self.step += 1
+
+    # -- takes -------------------------------------------------------------------------------------------------------
+
+    def _open_take(self) -> Take | None:
+        if self._take is None and self._taken < self.step and self._is_due(self.step):
+            self._take = self._capture.take = Take(self.step)
+            self._taken = self.step
+            self._read_weights(self._take)
+            if not self._known_optimizers:
+                # Nobody knows yet whether a hook will fire before the parameters move.
+                self._updates.before((i, w.tensor) for i, w in self._weights)
+        return self._take
+
+    def _read_weights(self, take: Take) -> None:
+        weights = [w for _, w in self._weights if why_not(w.tensor) is None]
+        for weight, parts in zip(weights, measure_all([w.tensor for w in weights]), strict=True):
+            row = take.row(self._registry.weight_key(weight, Kind.WEIGHT))
+            row.parts = parts
+            row.rows_alike = channels.row_similarity(weight.tensor.detach())
+
+    def _read_parameters(self, moved: set[int]) -> None:
+        take = self._take
+        if take is None:
+            return
+        chosen = {i: w for i, w in self._weights if i in moved}
+        self._read(take, Kind.GRADIENT, [(w, g) for w in chosen.values() if (g := _gradient(w)) is not None])
+        changes = self._updates.after({i: w.tensor for i, w in chosen.items()})
+        self._read(take, Kind.UPDATE, [(chosen[i], change) for i, change in changes])
+
+    def _read(self, take: Take, kind: Kind, tensors: list[tuple[Weight, torch.Tensor]]) -> None:
+        for (weight, _), parts in zip(tensors, measure_all([t for _, t in tensors]), strict=True):
+            take.row(self._registry.weight_key(weight, kind)).parts = parts
+
+    def _send_take(self) -> None:
+        take, self._take, self._capture.take = self._take, None, None
+        self._updates.clear()
+        self._capture.detach()
+        if take is None:
+            return
+        self._capture.settle(take)
+        count, records = take.seal()
+        self._tell.finished(take.step, count, records)
+
+    def close(self) -> None:
+        """Takes every hook away and hands over what was measured of a step that never ended."""
+        if self.is_closed:
+            return
+        with self._guard.shield("close"):
+            if self._stepped:
+                self._end_step()
+            else:
+                self._send_take()
+            self._tell.reached(self.forward_step)
+        self.is_closed = True
+        optimizers.forget(self)
+        for handle in self._handles:
+            handle.remove()
+        self._capture.detach()
+
+
+def _gradient(weight: Weight) -> torch.Tensor | None:
+    gradient = weight.tensor.grad
+    return gradient if gradient is not None and why_not(gradient) is None else None
+
+
+class Reporter:
+    """What a recording tells; `initscope.hooks.probe.monitor` does something with it."""
+
+    def note(self, sentence: str) -> None:
+        """Something cannot be measured."""
+        raise NotImplementedError
+
+    def learned(self, trace: Trace) -> None:
+        """The first forward was read."""
+        raise NotImplementedError
+
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer of this model stepped for the first time."""
+        raise NotImplementedError
+
+    def never_steps(self, forwards: int) -> None:
+        """So many training forwards, and no optimizer stepped."""
+        raise NotImplementedError
+
+    def finished(self, step: int, count: int, records: Callable[[], list[Record]]) -> None:
+        """A take is complete."""
+        raise NotImplementedError
+
+    def reached(self, step: int) -> None:
+        """A step ended, sampled or not."""
+        raise NotImplementedError
