@@ -72,7 +72,7 @@ def _twins(trainings: Sequence[Training]) -> dict[str, judge.Twin]:
 
 
 def _outcome(api: _Api, training: Training, twin: judge.Twin | None) -> Outcome:
-    run = api.finished_run(training.run_id)
+    run = api.finished_run(training.run_id) if training.exit_status == 0 else None
     findings = api.opened_findings(run["id"]) if run is not None else []
     first = findings[0] if findings else {}
     outcome = Outcome(
@@ -107,7 +107,7 @@ def _process_problems(training: Training, run: dict[str, Any] | None) -> list[st
     problems = []
     if training.exit_status != 0:
         problems.append(f"its process ended with {training.exit_status}: {training.errors.strip()}")
-    if run is None:
+    elif run is None:
         problems.append("the collector never saw it end")
     return problems
 
