@@ -54,7 +54,7 @@ def ensure(database: Database) -> None:
 
 
 def _check(revision: str) -> None:
-    known = [script.revision for script in _scripts().walk_revisions()]
+    known = _known()
     if revision not in known:
         raise SchemaError(
             f"the database has schema {revision}, newer than this version of initscope, which knows {known[0]}: "
@@ -72,7 +72,7 @@ def migrate(database: Database, revision: str = "head") -> None:
         config = _config()
         config.attributes["connection"] = connection
         before = current(connection)
-        if before is not None and before not in {script.revision for script in _scripts().walk_revisions()}:
+        if before is not None and before not in _known():
             _check(before)
         move = command.downgrade if revision == "base" else command.upgrade
         move(config, revision)
@@ -82,6 +82,11 @@ def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(files("initscope.migrations")).replace("%", "%%"))
     return config
+
+
+def _known() -> list[str]:
+    """Every revision that this version carries, newest first."""
+    return [script.revision for script in _scripts().walk_revisions()]
 
 
 def _scripts() -> ScriptDirectory:
