@@ -102,7 +102,7 @@ class Capture:
             if tensor.requires_grad and not tensor.is_leaf:
                 key = self._registry.key(site, name, Kind.ACTIVATION_GRADIENT, tensor)
                 if key is not None:
-                    tensor.register_hook(Callback(self.on_gradient, take, key))
+                    tensor.register_hook(Callback(self.on_gradient, take, key))  # type: ignore[no-untyped-call]
 
     def _measure(self, site: Site, name: str, x: torch.Tensor, row: Row, key: int) -> None:
         row.parts += measure(x)

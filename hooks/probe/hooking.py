@@ -27,7 +27,7 @@ class Callback:
         """Runs the target; its result is dropped, because a hook's result would replace the module's output."""
         self._target(*self._bound, *args, **kwargs)
 
-    def __reduce__(self) -> tuple[Callable[..., None], tuple[()]]:
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
         return _make_nothing, ()
 
 

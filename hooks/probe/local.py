@@ -61,13 +61,13 @@ class LocalDiagnosis:
         self._episodes: dict[str, Episode] = {}
         self._last_step = 0
 
-    # -- called by the monitor, on the training thread ------------------------------------------------------------------
+    # -- called by the monitor, on the training thread -----------------------------------------------------------------
 
     def describe(self, description: RunDescription, tensors: Sequence[TensorInfo]) -> None:
         """The model as it is known now."""
         self._put(self._take_description, description, list(tensors))
 
-    def record(self, step: int, count: int, rows: Rows) -> bool:
+    def record(self, step: int, count: int, rows: Rows) -> bool:  # noqa: ARG002 - as the client's
         """One sampled step; `rows` is called on the diagnosis thread."""
         return self._put(self._take_rows, step, rows)
 
@@ -98,7 +98,7 @@ class LocalDiagnosis:
         findings = self.open_findings()
         return text.report(findings, self._last_step, self._dropped)
 
-    # -- on the diagnosis thread ----------------------------------------------------------------------------------------
+    # -- on the diagnosis thread ---------------------------------------------------------------------------------------
 
     def _take_description(self, description: RunDescription, tensors: list[TensorInfo]) -> None:
         self._model = Model({t.key: t for t in tensors}, description)
@@ -156,7 +156,7 @@ class LocalDiagnosis:
             self._stream.write(words + "\n")
             self._stream.flush()
 
-    # -- the queue ------------------------------------------------------------------------------------------------------
+    # -- the queue -----------------------------------------------------------------------------------------------------
 
     def _put(self, work: Callable[..., None], *arguments: Any) -> bool:
         if self._pid != os.getpid():

@@ -7,8 +7,8 @@ from typing import Any, Final
 import torch
 
 _NODES: Final = (
-    ("BinaryCrossEntropy", "bce"), ("CrossEntropyLoss", "cross_entropy"), ("MseLoss", "mse"), ("SmoothL1Loss", "smooth_l1"),
-    ("HuberLoss", "huber"), ("L1Loss", "l1"), ("KlDiv", "kl_div"),
+    ("BinaryCrossEntropy", "bce"), ("CrossEntropyLoss", "cross_entropy"), ("MseLoss", "mse"),
+    ("SmoothL1Loss", "smooth_l1"), ("HuberLoss", "huber"), ("L1Loss", "l1"), ("KlDiv", "kl_div"),
 )  # fmt: skip
 _MOST_NODES: Final = 64
 

@@ -70,7 +70,7 @@ class Monitor:
             return
         for name, value in scalars.items():
             with self._story.guard.shield("log"):
-                self._log(name, value)
+                _log(self._story, self._recording.forward_step, name, value)
 
     def step(self) -> None:
         """Ends a step, in loops without a torch.optim optimizer. Does nothing where an optimizer counts the steps."""
@@ -115,28 +115,6 @@ class Monitor:
     def __reduce__(self) -> tuple[type[Monitor], tuple[()]]:
         # A monitor that is an attribute of the user's object must not keep that from being saved or copied.
         return Monitor, ()
-
-    def _log(self, name: str, value: float | torch.Tensor) -> None:
-        assert self._story is not None and self._recording is not None
-        if len(name) > MAX_NAME or not name:
-            warn("initscope: log: a name has 1 to %d characters, got %d", MAX_NAME, len(name))
-            return
-        step = self._recording.forward_step
-        if isinstance(value, torch.Tensor):
-            if value.numel() != 1 or value.is_complex():
-                warn("initscope: log(%s=…) takes one real number, got a tensor of shape %s", name, tuple(value.shape))
-                return
-            if name == "loss" and value.grad_fn is not None:
-                self._story.loss(loss_of(value))
-            kept = value.detach().clone()
-            self._story.scalar(step, name, lambda: float(kept))
-        else:
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                warn("initscope: log(%s=…) takes a number or a tensor, got %s", name, type(value).__name__)
-                return
-            self._story.scalar(step, name, number)
 
 
 def watch(
@@ -224,6 +202,23 @@ def watch(
     monitor = Monitor(recording, story, run=key, local=local, url=settings.url, model=unwrapped(model))
     _live[id(unwrapped(model))] = monitor
     return monitor
+
+
+def _log(story: Story, step: int, name: str, value: float | torch.Tensor) -> None:
+    if not 0 < len(name) <= MAX_NAME:
+        warn("initscope: log: a name has 1 to %d characters, got %d", MAX_NAME, len(name))
+    elif not isinstance(value, torch.Tensor):
+        try:
+            story.scalar(step, name, float(value))
+        except (TypeError, ValueError):
+            warn("initscope: log(%s=…) takes a number or a tensor, got %s", name, type(value).__name__)
+    elif value.numel() != 1 or value.is_complex():
+        warn("initscope: log(%s=…) takes one real number, got a tensor of shape %s", name, tuple(value.shape))
+    else:
+        if name == "loss" and value.grad_fn is not None:
+            story.loss(loss_of(value))
+        kept = value.detach().clone()
+        story.scalar(step, name, lambda: float(kept))
 
 
 _live: Final[dict[int, Monitor]] = {}

@@ -81,12 +81,12 @@ class Observer:
         self.trace.inputs[""] = tuple(range(len(self.trace.nodes)))
         self._stack.append("")
         if self._mode is not None:
-            self._mode.__enter__()
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def stop(self, output: Any) -> Trace:
         """Ends listening; `output` is what the root returned, None if it raised."""
         if self._mode is not None:
-            self._mode.__exit__(None, None, None)
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode = None
         for handle in self._handles:
             handle.remove()
@@ -126,7 +126,7 @@ class Observer:
     def called(self, function: Any, args: Any, kwargs: Any, result: Any) -> None:
         """A torch function returned."""
         with self._guard.shield("first forward"):
-            made = [t for t in _tensors(result)]
+            made = list(_tensors(result))
             if not made:
                 return
             given = list(_tensors((args, kwargs)))

@@ -80,7 +80,7 @@ class Recording:
         ]
         optimizers.listen(self)
 
-    # -- forward -----------------------------------------------------------------------------------------------------
+    # -- forward -------------------------------------------------------------------------------------------------------
 
     def before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Forward pre-hook of the root: decides whether this is a training forward."""
@@ -155,7 +155,7 @@ class Recording:
             take.forget({k for k in take.rows if self._registry.infos[k].kind in outputs})
             take.forwards = take.backwards = 0
 
-    # -- steps -------------------------------------------------------------------------------------------------------
+    # -- steps ---------------------------------------------------------------------------------------------------------
 
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Pre-hook of any optimizer."""
@@ -214,7 +214,7 @@ class Recording:
         self._send_take()
         self.step += 1
 
-    # -- takes -------------------------------------------------------------------------------------------------------
+    # -- takes ---------------------------------------------------------------------------------------------------------
 
     def _open_take(self) -> Take | None:
         if self._take is None and self._taken < self.step and self._is_due(self.step):

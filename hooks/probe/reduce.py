@@ -24,7 +24,7 @@ Part = tuple[int, Cell]
 PART_SIZE: Final = 13
 """nan, +inf, -inf, zeros, exponent, shift, exponent of the deviation, four power sums, min, max."""
 _BLOCK: Final = 1 << 15
-"""Elements that are worked on at once on the CPU: they stay in the cache, and float32 sums of them stay exact to 1e-5."""
+"""Elements that are worked on at once on the CPU: they stay in the cache, and their float32 sums exact to 1e-5."""
 _PIECE: Final = 1 << 24
 """Elements that are worked on at once elsewhere: bounds the memory of temporaries."""
 _SMALL: Final = 1 << 14
@@ -42,8 +42,8 @@ def measure(tensor: torch.Tensor) -> list[Part]:
         part = _on_host(flat)
         if part is not None:
             return [(flat.numel(), part)]
-        return [(piece.numel(), _masked(piece).tolist()) for piece in flat.split(_BLOCK)]
-    return [(piece.numel(), _masked(piece)) for piece in flat.split(_PIECE)]
+        return [(piece.numel(), _masked(piece).tolist()) for piece in torch.split(flat, _BLOCK)]
+    return [(piece.numel(), _masked(piece)) for piece in torch.split(flat, _PIECE)]
 
 
 def measure_all(tensors: Sequence[torch.Tensor]) -> list[list[Part]]:
@@ -101,7 +101,7 @@ def _power_sums(
 ) -> tuple[float, list[float]]:
     """(zeros, Σd, Σd², Σd³, Σd⁴) with d = (x − shift)·2^−exponent, block by block."""
     zeros, s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0, 0.0
-    for block in flat.split(_BLOCK) if flat.numel() > _BLOCK else (flat,):
+    for block in torch.split(flat, _BLOCK) if flat.numel() > _BLOCK else (flat,):
         x = block if block.dtype is work else block.to(work)
         d = x - shift
         if exponent:

@@ -103,7 +103,7 @@ class _Pack:
             if device.type == "cuda":
                 host = torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True)
                 host.copy_(buffer, non_blocking=True)
-                event = torch.cuda.Event()
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(torch.cuda.current_stream(device))
                 self._sent[device] = (host, event)
             else:

@@ -27,7 +27,8 @@ def sample_indices(numel: int, size: int = SAMPLE) -> torch.Tensor | None:
     if numel <= size:
         return None
     generator = torch.Generator().manual_seed(numel)
-    return torch.randint(numel, (size,), generator=generator).unique()
+    chosen: torch.Tensor = torch.randint(numel, (size,), generator=generator).unique()  # type: ignore[no-untyped-call]
+    return chosen
 
 
 class Updates:
