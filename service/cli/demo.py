@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -38,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not names:
         raise Complaint(f"no run's name contains {arguments.only!r}")
     settings = to_settings(arguments)
-    console = Console()
+    # Rich takes a pipe for 80 columns; a log or a file has room for the whole table.
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     with RunningServer(settings) as server:
         console.print(f"The collector is on {server.url}; watch it live, logged in, with")
         console.print(f"  {server.login_link}", soft_wrap=True)
@@ -70,19 +73,21 @@ def _train(console: Console, server: RunningServer, settings: Settings, names: l
 
 
 def _table(results: list[Outcome]) -> Table:
-    table = Table(title="What the diagnosis said, and what the loss did")
-    for heading in ("run", "expected", "verdict", "first finding", "layer"):
-        table.add_column(heading)
-    for heading in ("found at\nstep", "loss shows\nit at step", "final\nloss", "twin's\nloss"):
-        table.add_column(heading, justify="right")
-    colours = {"ok": "green", "warning": "yellow", "critical": "red"}
+    table = Table(title="What the diagnosis said, and what the loss did", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("")
+    table.add_column("run", min_width=20, overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("first finding", min_width=18, overflow="fold")
+    table.add_column("layer", min_width=10, overflow="fold")
+    for heading in ("found\nat step", "in loss\nat step", "final\nloss"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for r in results:
-        verdict = f"[{colours[r.verdict]}]{r.verdict}[/]" + ("" if r.is_as_expected else " [bold red]✗[/]")
-        expected = f"broken: {r.run.cause.value}" if r.run.is_broken else "healthy"
-        said = f"{r.rule} ({r.cause})" if r.rule else "–"
+        mark = "[green]✓[/]" if r.is_as_expected else "[bold red]✗[/]"
+        colour = {"ok": "green", "warning": "yellow", "critical": "red"}[r.verdict]
         table.add_row(
-            r.run.title, expected, verdict, said, r.module_path or "–", _cell(r.finding_step), _cell(r.loss_step),
-            f"{r.final_loss:.3g}", "–" if r.twin_loss is None else f"{r.twin_loss:.3g}",
+            mark, r.run.title, f"[{colour}]{r.verdict}[/]",
+            f"{r.rule}\n[dim]{r.cause}[/]" if r.rule else "–", r.module_path or "–",
+            _cell(r.finding_step), _cell(r.loss_step), f"{r.final_loss:.3g}",
         )  # fmt: skip
     return table
 

@@ -34,7 +34,6 @@ class Outcome:
     finding_step: int | None
     loss_step: int | None
     final_loss: float
-    twin_loss: float | None
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -84,7 +83,6 @@ def _outcome(api: _Api, training: Training, twin: judge.Twin | None) -> Outcome:
         finding_step=first.get("opened_step"),
         loss_step=judge.loss_step(training.losses, training.trivial_loss, twin) if twin else None,
         final_loss=training.losses[-1] if _ended_nonfinite(training) else judge.final_loss(training.losses),
-        twin_loss=twin.final if twin else None,
     )
     outcome.problems = [
         *_process_problems(training, run),
