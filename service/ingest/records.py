@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Final
 
 from initscope.hooks.vocabulary import MAX_COUNT, MAX_STEP
@@ -79,9 +80,10 @@ def _fault(tensor_no: int | None, step: int, values: list[float]) -> str | None:
 def _consistent(mean: float, std: float, kurtosis: float, low: float, high: float) -> bool:
     """Min and max are there; mean and std fit them, or are absent or infinite because their sums overflowed."""
     slack = _SLACK * max(abs(low), abs(high))
-    return low <= high and not (
-        std < 0 or kurtosis < 0 or mean < low - slack or mean > high + slack or std > (high - low) / 2 + slack
-    )
+    if not low <= high or std < 0 or kurtosis < 0:
+        return False
+    is_mean_outside = isfinite(mean) and not low - slack <= mean <= high + slack
+    return not is_mean_outside and not (isfinite(std) and std > (high - low) / 2 + slack)
 
 
 def _stored(

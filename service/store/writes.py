@@ -153,8 +153,8 @@ def add_batch(
 def session_statuses(connection: Connection, run_no: int, attempt: int) -> list[RunStatus]:
     """The status of every rank of an attempt, by its newest session."""
     query = select(_SESSION.rank, _SESSION.status).where(_SESSION.run_no == run_no, _SESSION.attempt == attempt)
-    by_rank = dict(connection.execute(query.order_by(_SESSION.session_no)).tuples().all())
-    return [RunStatus(status) for status in by_rank.values()]
+    by_rank = {rank: RunStatus(status) for rank, status in connection.execute(query.order_by(_SESSION.session_no))}
+    return list(by_rank.values())
 
 
 @dataclass(frozen=True, slots=True)
