@@ -33,6 +33,8 @@ from initscope.service.ingest.limits import Admission
 from initscope.service.ingest.tally import Tally
 from initscope.service.settings import Settings
 from initscope.service.store.engine import Database
+from initscope.service.web import pages
+from initscope.service.web.assets import make_assets
 from initscope.service.worker import Worker
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
@@ -46,6 +48,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     stats.router,
     findings.router,
     endpoint.router,
+    pages.router,
 )  # fmt: skip
 """Every room's routes; a new router is one line here."""
 
@@ -76,6 +79,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     app.add_middleware(Gate, settings=settings)
     for router in ROUTERS:
         app.include_router(router)
+    app.mount("/static", make_assets(), name="static")
     return app
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, select
 
 from initscope.service.store.downsample import thin
-from initscope.service.store.models import ScalarRow
+from initscope.service.store.models import Run, ScalarRow
 
 _SCALAR = ScalarRow.__table__.c
 _CLASSES = {"nan": math.nan, "posinf": math.inf, "neginf": -math.inf}
@@ -44,3 +45,20 @@ def _curve(name: str, points: list[tuple[int, float]], max_points: int) -> Scala
     # Thinned by position, so that a kept non-finite point comes back as the value it was.
     kept = thin(range(len(points)), finite, flags, max_points).steps
     return ScalarCurve(name, [points[i][0] for i in kept], [points[i][1] for i in kept], len(points))
+
+
+def first_losses(conn: Connection, run_nos: Sequence[int], until_step: int) -> dict[int, ScalarCurve]:
+    """The logged `loss` of each run's newest attempt up to a step; one query for any number of runs."""
+    run = Run.__table__.c
+    newest = and_(run.run_no == _SCALAR.run_no, run.attempt == _SCALAR.attempt)
+    columns = (_SCALAR.run_no, _SCALAR.step, _SCALAR.value, _SCALAR.value_class)
+    query = (
+        select(*columns)
+        .join(Run.__table__, newest)
+        .where(_SCALAR.run_no.in_(run_nos), _SCALAR.name == "loss", _SCALAR.step <= until_step)
+        .order_by(_SCALAR.run_no, _SCALAR.step)
+    )
+    found: dict[int, list[tuple[int, float]]] = {}
+    for run_no, step, value, kind in conn.execute(query):
+        found.setdefault(run_no, []).append((step, _CLASSES.get(kind, value)))
+    return {run_no: _curve("loss", points, len(points)) for run_no, points in found.items()}

@@ -1,0 +1,5 @@
+// The list of runs follows by itself.
+
+import { follow } from "./live.js";
+
+follow(() => true);

@@ -1,0 +1,106 @@
+"""What the pages say, in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from initscope.hooks.rules import RULES
+from initscope.hooks.vocabulary import RunStatus, Verdict
+from initscope.service.store.read_findings import FindingHead, Summary
+from initscope.service.store.read_runs import RunHead
+
+_TITLES: Final = {rule.id: rule.title for rule in RULES}
+_HEADLINES: Final = {
+    Verdict.CRITICAL: "This start is expected to fail",
+    Verdict.WARNING: "This start deserves a look",
+    Verdict.OK: "This start looks healthy",
+}
+_KINDS: Final = {
+    "weight": "weight",
+    "gradient": "gradient of the weight",
+    "update": "update",
+    "activation": "output",
+    "activation_gradient": "gradient of the output",
+}
+
+
+def status_word(run: RunHead, now: datetime) -> str:
+    """live, stalled, finished, failed or lost."""
+    if run.is_stalled(now):
+        return "stalled"
+    status = run.status(now)
+    return "live" if status is RunStatus.RUNNING else status.value
+
+
+def headline(summary: Summary, *, has_rows: bool) -> str:
+    """The verdict as a sentence."""
+    if not has_rows and summary.verdict is Verdict.OK:
+        return "No rows yet"
+    return _HEADLINES[summary.verdict]
+
+
+def explanation(summary: Summary, steps: int, last_step: int | None) -> str:
+    """The sentence below the headline: the worst finding, or what was looked at."""
+    if summary.first is not None and summary.verdict is not Verdict.OK:
+        return _first_finding(summary.first, summary.critical + summary.warning - 1)
+    if not steps:
+        return "The run has said hello. Its first step appears here by itself."
+    what = "1 sampled step" if steps == 1 else f"{steps} sampled steps"
+    return f"{len(RULES)} rules looked at {what} through step {last_step or 0:,} and have nothing that worries them."
+
+
+def _first_finding(first: FindingHead, others: int) -> str:
+    where = f" at {first.module_path}" if first.module_path else ""
+    follows = len(first.consequences)
+    more = [
+        f"explains {follows} other finding{'s' if follows > 1 else ''}" if follows else "",
+        f"{others} more stand{'s' if others == 1 else ''} beside it" if others else "",
+    ]
+    rest = "; ".join(part for part in more if part)
+    return f"{rule_title(first.rule)}{where}, seen at step {first.first_step:,}.{' It ' + rest + '.' if rest else ''}"
+
+
+def rule_title(rule: str) -> str:
+    """A rule's name for people; the id of a rule that this version does not know."""
+    return _TITLES.get(rule, rule)
+
+
+def cause_words(cause: str) -> str:
+    """`too_small_vanish` → `too small vanish`."""
+    return "" if cause == "none" else cause.replace("_", " ")
+
+
+def subject(finding: FindingHead) -> str:
+    """Which tensor a finding is about, beside its layer."""
+    kind = _KINDS.get(finding.kind or "", finding.kind or "")
+    name = finding.tensor_name or ""
+    if not name or name in ("output", "weight"):
+        return kind
+    return f"{kind} {name}".strip()
+
+
+def evidence(finding: FindingHead) -> Mapping[str, str]:
+    """The numbers behind a finding, for reading."""
+    return {name.replace("_", " "): number(value) for name, value in finding.evidence.items()}
+
+
+def number(value: Any) -> str:
+    """Four significant digits for a number, with thin groups for large whole ones; text as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Inf" if value > 0 else "−Inf"
+    if float(value).is_integer() and abs(value) < 1e12:
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def amount(value: int) -> str:
+    """A count with its unit: 12, 34.5 k, 124 M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return str(value)
