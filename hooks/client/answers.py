@@ -58,6 +58,16 @@ def judge(answer: Answer) -> Stored | Later | Refused:
     return Later(f"answered {answer.status}", answer.retry_after)
 
 
+def shares(stored: Stored, rows: int) -> tuple[int, int, int]:
+    """What became of a batch's records and scalars: (acknowledged, rejected, not accounted for); their sum is `rows`.
+
+    A duplicate was decided before, as a whole, even if its counts are not told again.
+    """
+    rejected = min(stored.rejected, rows)
+    acknowledged = rows - rejected if stored.duplicate else min(stored.accepted, rows - rejected)
+    return acknowledged, rejected, rows - acknowledged - rejected
+
+
 def _counts(body: bytes) -> Stored | None:
     found = _object(body)
     duplicate, rejected = found.get("duplicate"), found.get("rejected", [])

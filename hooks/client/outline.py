@@ -88,7 +88,8 @@ class Outline:
             self._most = len(carried.tensors) // 2
         elif carried:
             what = carried.tensors[0].module_path if carried.tensors else "this run"
-            warn("initscope: the collector refuses the description of %s; it is left out", printable(what))
+            told = printable(what)
+            warn("initscope: the collector refuses the description of %s; it is left out", told, about=what)
             self._forget(carried)
         return bool(carried)
 

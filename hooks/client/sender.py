@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from initscope.hooks import vocabulary as v
-from initscope.hooks.client.answers import Later, Refused, Stored, judge
+from initscope.hooks.client.answers import Later, Refused, Stored, judge, shares
 from initscope.hooks.client.batches import Assembler, Sealed
 from initscope.hooks.client.books import Ledger
 from initscope.hooks.client.guard import Guard
@@ -52,15 +52,17 @@ class Sender:
         beat_seconds: float,
         request_timeout: float,
         address: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._assembler, self._transport, self._ledger, self._outline = assembler, transport, ledger, outline
         self._beat_body, self._beat_seconds = beat, beat_seconds
         self._request_timeout = request_timeout
         self._address = address
+        self._clock = clock
         self._guard = Guard(limit=None)
         self._pace = Pace()
         self._hand: Sealed | None = None
-        self._next_beat = 0.0
+        self._next_beat = clock() + beat_seconds
         self._unreachable = False
         self._full_told = 0
         self._ending: Ending | None = None
@@ -69,7 +71,6 @@ class Sender:
 
     def start(self) -> None:
         """Starts the thread."""
-        self._next_beat = time.monotonic() + self._beat_seconds
         self._thread.start()
 
     def finish(self, status: v.RunStatus, deadline: float) -> None:
@@ -80,23 +81,23 @@ class Sender:
     def wait(self, deadline: float) -> None:
         """Waits until the thread has ended, or until `deadline`."""
         if self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+            self._thread.join(max(0.0, deadline - self._clock()))
 
     def _run(self) -> None:
         running = True
         while running:
             failed = True
             with self._guard.shield("sender"):
-                running = self._turn(time.monotonic())
+                running = self.turn(self._clock())
                 failed = False
             if failed:
                 self._rest(1.0)
-                running = self._ending is None or time.monotonic() < self._ending.deadline
+                running = self._ending is None or self._clock() < self._ending.deadline
         with contextlib.suppress(OSError):
             self._transport.close()
 
-    def _turn(self, now: float) -> bool:
-        """Does the next thing, at most one request; False when the work is done."""
+    def turn(self, now: float) -> bool:
+        """Does the next thing, at most one request; False when the work is done. The thread does nothing else."""
         ending = self._ending
         if ending is not None:
             if not self._assembler.hurry:
@@ -123,7 +124,7 @@ class Sender:
             self._wake.get(timeout=min(seconds, 1.0))
 
     def _deadline(self) -> float:
-        latest = time.monotonic() + self._request_timeout
+        latest = self._clock() + self._request_timeout
         return min(latest, self._ending.deadline) if self._ending else latest
 
     def _deliver(self, sealed: Sealed) -> None:
@@ -153,16 +154,14 @@ class Sender:
             LOGGER.info("initscope: the collector at %s takes data again", self._address)
         self._pace.succeeded()
         self._outline.acknowledge(sealed.carried)
-        rows, rejected = sealed.rows, stored.rejected
-        accepted = min(stored.accepted, rows)
-        if stored.duplicate and accepted + rejected != rows:
-            accepted, rejected = rows, 0  # the counts of the first answer are lost, the rows are not
-        rejected = min(rejected, rows - accepted)
-        self._ledger.acknowledge(accepted)
+        acknowledged, rejected, missing = shares(stored, sealed.rows)
+        self._ledger.acknowledge(acknowledged)
         self._ledger.drop("rejected_record", rejected)
-        self._ledger.drop("unaccounted", rows - accepted - rejected)
+        self._ledger.drop("unaccounted", missing)
         if rejected:
-            warn("initscope: the collector rejected %d of %d records: %s", rejected, rows, stored.message)
+            warn("initscope: the collector rejected %d of %d records: %s", rejected, sealed.rows, stored.message)
+        if missing:
+            warn("initscope: the collector's answer does not account for %d of %d records", missing, sealed.rows)
 
     def _refused(self, sealed: Sealed, refused: Refused) -> None:
         self._hand = None
@@ -170,12 +169,12 @@ class Sender:
         if refused.status in (401, 403):
             self._unauthorized(refused)
         elif not dropped:
-            self._pace.failed(time.monotonic(), closing=self._ending is not None)
+            self._pace.failed(self._clock(), closing=self._ending is not None)
         if refused.status != 413 or not dropped:
             self._warn_refused(refused, f"{sealed.rows} records are dropped")
 
     def _unauthorized(self, refused: Refused) -> None:
-        self._pace.pause(time.monotonic() + _UNAUTHORIZED_PAUSE)
+        self._pace.pause(self._clock() + _UNAUTHORIZED_PAUSE)
         self._transport.close()  # the next connection reads the token file again
         self._warn_refused(refused, f"trying again every {_UNAUTHORIZED_PAUSE:.0f} s")
 
@@ -186,7 +185,7 @@ class Sender:
         )  # fmt: skip
 
     def _later(self, later: Later) -> None:
-        self._pace.failed(time.monotonic(), later.after, closing=self._ending is not None)
+        self._pace.failed(self._clock(), later.after, closing=self._ending is not None)
         self._warn_later(later)
 
     def _warn_later(self, later: Later) -> None:
@@ -207,7 +206,7 @@ class Sender:
         elif isinstance(outcome, Later):
             wait = max(wait, min(outcome.after or 0.0, 300.0))
             self._warn_later(outcome)
-        self._next_beat = time.monotonic() + wait
+        self._next_beat = self._clock() + wait
 
     def _tell_if_full(self) -> None:
         full = self._ledger.dropped("queue_full")

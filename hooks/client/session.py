@@ -63,10 +63,10 @@ def _digest(*parts: str) -> str:
 
 
 def _attempt(environ: Mapping[str, str]) -> int:
-    """Restarts so far, as the launcher counts them; torchrun's count, else Slurm's count of requeues."""
-    if environ.get("TORCHELASTIC_RESTART_COUNT"):
-        return _integer(environ, "TORCHELASTIC_RESTART_COUNT", 0, 1_000_000)
-    return _integer(environ, "SLURM_RESTART_COUNT", 0, 1_000_000)
+    """Restarts so far, as the launchers count them: those of torchrun, after all that each requeue by Slurm allows."""
+    restarts = _integer(environ, "TORCHELASTIC_RESTART_COUNT", 0, 1_000)
+    requeues = _integer(environ, "SLURM_RESTART_COUNT", 0, 1_000)
+    return requeues * (1 + _integer(environ, "TORCHELASTIC_MAX_RESTARTS", 0, 900)) + restarts
 
 
 def _start_time(pid: int) -> str:
@@ -90,5 +90,6 @@ def _integer(environ: Mapping[str, str], variable: str, default: int, top: int) 
         return default
     if text.isascii() and text.isdigit() and int(text[:20]) <= top:
         return int(text)
-    warn("initscope: %s is %r, not a number from 0 to %d; taken as %d", variable, printable(text), top, default)
+    told = printable(text, 40)
+    warn("initscope: %s is %r, not a number from 0 to %d; taken as %d", variable, told, top, default, about=variable)
     return default
