@@ -61,6 +61,12 @@ class Capture:
             handle.remove()
         self._handles.clear()
 
+    def close(self) -> None:
+        """Takes the hooks away and lets go of the model."""
+        self.detach()
+        self._sites.clear()
+        self._peaks.clear()
+
     def on_output(self, site: Site, _module: nn.Module, _args: Any, output: Any) -> None:
         """Forward hook of a watched module."""
         take = self.take
@@ -122,6 +128,7 @@ class Capture:
 
     def settle(self, take: Take) -> None:
         """Before a take is sealed: keeps of each row what its module's surroundings make meaningful."""
+        take.forget(take.rows.keys() - self._registry.infos.keys())
         for key, row in take.rows.items():
             site = self._sites.get(key)
             if site is None:

@@ -51,8 +51,8 @@ class Registry:
         """The key of a parameter's weight, gradient or update."""
         return self._keys[(weight.path, weight.name, kind)]
 
-    def refine(self, trace: Trace, structure: Structure) -> set[int]:
-        """Takes in what the first forward showed; returns keys of outputs that are only a child's output."""
+    def refine(self, trace: Trace, structure: Structure) -> None:
+        """Takes in what the first forward showed; outputs that are only a child's output are tensors no more."""
         self._trace, self._structure = trace, structure
         told = [p for p in trace.order if self._tree.sites[p].watched or p in self._weight_paths()]
         self._depths = {path: depth for depth, path in enumerate(told)}
@@ -68,7 +68,15 @@ class Registry:
             else:
                 weight = by_place[(info.module_path, info.name)]
                 self._put(self._parameter(weight, info.module_path, info.name, info.kind))
-        return gone
+
+    @property
+    def parameter_keys(self) -> set[int]:
+        """Keys of weights, gradients and updates."""
+        return {key for key, info in self.infos.items() if not _is_output(info)}
+
+    def close(self) -> None:
+        """Lets go of the model; the descriptions stay."""
+        self._main_weights.clear()
 
     def taken(self) -> list[TensorInfo]:
         """All tensors, for sending."""

@@ -25,6 +25,8 @@ def loss_of(value: torch.Tensor) -> str | None:
         if name.startswith("NllLoss"):
             behind = type(following[0]).__name__ if following else ""
             return "cross_entropy" if _leads_to_log_softmax(following, behind) else "nll"
+        if name.startswith("Abs") and following and type(following[0]).__name__.startswith("Sub"):
+            return "l1"
         for word, loss in _NODES:
             if word in name:
                 return loss

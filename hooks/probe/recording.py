@@ -91,10 +91,14 @@ class Recording:
         with self._guard.shield("forward"):
             self._begin_forward(args, kwargs)
 
-    def after_forward(self, _module: nn.Module, _args: Any, output: Any) -> None:
+    def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of the root, also after an error in the model."""
         if not self._capture.forward_on or inside_backward():
             return
+        root = self._tree.sites.get("")
+        if root is not None and root.watched and not self._is_compiled:
+            # Not by a hook of its own: that would run after this one, which ends the forward.
+            self._capture.on_output(root, module, args, output)
         self._capture.forward_on = False
         if self._observer is not None:
             with self._guard.shield("first forward"):
@@ -118,7 +122,7 @@ class Recording:
         take.forwards += 1
         if take.forwards > MAX_FORWARDS:
             return
-        self._capture.attach([s for s in self._tree.sites.values() if s.watched and not self._is_compiled])
+        self._capture.attach([s for s in self._tree.sites.values() if s.watched and s.path and not self._is_compiled])
         self._capture.forward_on = True
         if self.trace is None:
             self._observe(args, kwargs)
@@ -134,11 +138,9 @@ class Recording:
         self.trace = trace
         structure = structure_of(trace, self._tree)
         self._capture.structure = structure
-        gone = self._registry.refine(trace, structure)
+        self._registry.refine(trace, structure)
         for path in trace.returns_child:
             self._tree.sites[path].watched = False
-        if self._take is not None:
-            self._take.forget(gone)
         self._tell.learned(trace)
 
     def _count_idle(self) -> None:
@@ -151,8 +153,7 @@ class Recording:
         if take.forwards and take.backwards and not self._in_step:
             if any(w.tensor.grad is not None for w in self._tree.weights):
                 return
-            outputs = (Kind.ACTIVATION, Kind.ACTIVATION_GRADIENT)
-            take.forget({k for k in take.rows if self._registry.infos[k].kind in outputs})
+            take.forget(take.rows.keys() - self._registry.parameter_keys)
             take.forwards = take.backwards = 0
 
     # -- steps ---------------------------------------------------------------------------------------------------------
@@ -203,10 +204,10 @@ class Recording:
         return {i for i in found if i is not None}
 
     def _is_complete(self) -> bool:
-        if self._usual:
-            return self._usual <= self._stepped.keys()
         moved = set().union(*self._stepped.values())
-        return all(i in moved for i, w in enumerate(self._tree.weights) if w.tensor.requires_grad)
+        if all(i in moved for i, w in enumerate(self._tree.weights) if w.tensor.requires_grad):
+            return True
+        return bool(self._usual) and self._usual <= self._stepped.keys()
 
     def _end_step(self) -> None:
         self._usual = set(self._stepped)
@@ -270,7 +271,11 @@ class Recording:
         optimizers.forget(self)
         for handle in self._handles:
             handle.remove()
-        self._capture.detach()
+        self._capture.close()
+        # Whoever still holds a closed monitor does not hold the model.
+        self._registry.close()
+        self._tree.close()
+        self._weights.clear()
 
 
 def _gradient(weight: Weight) -> torch.Tensor | None:

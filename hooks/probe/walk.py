@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from initscope.hooks.probe.kinds import Fans, effective_fans, is_norm
+from initscope.hooks.probe.kinds import Fans, effective_fans
 from initscope.hooks.vocabulary import MAX_MODULE_PATH, MAX_TENSOR_NAME
 
 Select = Callable[[str], bool]
@@ -61,9 +61,10 @@ class Tree:
     weights: list[Weight]
     notes: list[str]
 
-    def owner_of(self, path: str) -> Site:
-        """The module of that path."""
-        return self.sites[path]
+    def close(self) -> None:
+        """Lets go of the model."""
+        self.sites.clear()
+        self.weights.clear()
 
 
 def walk(model: nn.Module, select: Select = lambda _: True) -> Tree:
@@ -180,8 +181,3 @@ def why_not(tensor: torch.Tensor) -> str | None:
     if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
         return f"{str(tensor.dtype).removeprefix('torch.')} is no type that is measured"
     return None
-
-
-def norm_parameters(tree: Tree) -> set[str]:
-    """Full names of gains and biases of normalizations."""
-    return {w.full_name for w in tree.weights if is_norm(tree.sites[w.path].module)}

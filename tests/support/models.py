@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ def mlp(width: int = 24, depth: int = 3, inputs: int = 12) -> nn.Sequential:
     """Linear and ReLU modules in a chain."""
     sizes = [inputs] + [width] * depth
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(width, CLASSES))
 
