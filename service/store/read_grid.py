@@ -76,7 +76,7 @@ def split(items: Sequence[_T], parts: int) -> list[list[_T]]:
 
 
 def _fill(conn: Connection, grid: Grid, cells: Select[Any], by: Statistic) -> None:
-    for row, column, low, high, nonfinite in conn.execute(cells).tuples():
+    for row, column, low, high, nonfinite in conn.execute(cells):
         grid.low[row][column] = finish(by, low)
         grid.high[row][column] = finish(by, high)
         if nonfinite:

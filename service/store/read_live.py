@@ -66,13 +66,13 @@ def honest_rms(moments: Moments) -> float:
 def _tensor_counts(conn: Connection, run_nos: Sequence[int]) -> dict[int, int]:
     c = Tensor.__table__.c
     query = select(c.run_no, func.count()).where(c.run_no.in_(run_nos)).group_by(c.run_no)
-    return dict(conn.execute(query).tuples().all())
+    return {row[0]: row[1] for row in conn.execute(query)}
 
 
 def _dropped(conn: Connection, run_nos: Sequence[int]) -> dict[int, dict[str, int]]:
     c = Session.__table__.c
     books: dict[int, list[dict[str, object]]] = {run_no: [] for run_no in run_nos}
-    for run_no, account in conn.execute(select(c.run_no, c.books).where(c.run_no.in_(run_nos))).tuples():
+    for run_no, account in conn.execute(select(c.run_no, c.books).where(c.run_no.in_(run_nos))):
         books[run_no].append(account)
     return {run_no: sum_books(accounts).dropped for run_no, accounts in books.items()}
 
@@ -93,7 +93,7 @@ def _newest_steps(conn: Connection, run_nos: Sequence[int]) -> dict[int, StepSum
         .where(run.run_no.in_(run_nos))
     )  # fmt: skip
     found = {run_no: StepSummary() for run_no in run_nos}
-    for run_no, kind, count, nan, posinf, neginf, mean, m2 in conn.execute(query).tuples():
+    for run_no, kind, count, nan, posinf, neginf, mean, m2 in conn.execute(query):
         moments = Moments(
             count, nan, posinf, neginf, mean=ABSENT if mean is None else mean, m2=ABSENT if m2 is None else m2
         )

@@ -122,7 +122,7 @@ def list_runs(
     if status is not None:
         wanted.append(_has_status(status, now))
     query = select(*_HEAD).where(*wanted).order_by(_RUN.run_no.desc()).limit(limit)
-    return [RunHead(*row._tuple()) for row in conn.execute(query)]
+    return [RunHead(*tuple(row)) for row in conn.execute(query)]
 
 
 def _has_status(status: RunStatus, now: datetime) -> ColumnElement[bool]:
@@ -142,7 +142,7 @@ def list_projects(conn: Connection) -> list[str]:
 def find_run(conn: Connection, run: str) -> RunHead | None:
     """The run with that id of the API."""
     row = conn.execute(select(*_HEAD).where(_RUN.id == run)).one_or_none()
-    return None if row is None else RunHead(*row._tuple())
+    return None if row is None else RunHead(*tuple(row))
 
 
 def list_attempts(conn: Connection, run_no: int) -> list[AttemptHead]:
