@@ -59,4 +59,4 @@ def order_tensors(conn: Connection, run_no: int, kinds: Sequence[Kind] = ()) -> 
 def count_tensors(conn: Connection, run_no: int) -> dict[str, int]:
     """How many tensors of each kind a run has."""
     query = select(_TENSOR.kind, func.count()).where(_TENSOR.run_no == run_no).group_by(_TENSOR.kind)
-    return {kind: count for kind, count in conn.execute(query)}
+    return dict(conn.execute(query).all())
