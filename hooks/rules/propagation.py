@@ -10,10 +10,18 @@ from typing import Final
 from initscope.hooks.layers import Layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.remedy import listed, number, redraw, redraw_all
-from initscope.hooks.rules.signals import Drift, backward_drift, forward_drift, input_rms, is_zero, rms, signal_fraction
+from initscope.hooks.rules.remedy import number, redraw, redraw_all
+from initscope.hooks.rules.signals import (
+    Drift,
+    at_step,
+    backward_drift,
+    forward_drift,
+    is_zero,
+    rms,
+    signal_fraction,
+)
 from initscope.hooks.rules.window import Window
-from initscope.hooks.theory import BOUNDED, activation_name
+from initscope.hooks.theory import BOUNDED, activation, activation_name
 from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
 
 
@@ -162,9 +170,11 @@ class _Collapse:
 
 def check_collapse(window: Window, limits: Limits) -> Iterable[Finding]:
     """Outputs that no longer depend on the input, from some layer to the last hidden one."""
-    collapse = _collapse(window, limits)
     batch = window.model.description.batch_size
-    if collapse is None or (batch is not None and batch < limits["batch"]):
+    if batch is not None and batch < limits["batch"]:
+        return
+    collapse = _collapse(window, limits)
+    if collapse is None or not (_is_plain_net(window) or _collapse(window, limits, window.baseline_step)):
         return
     source, cause, why, remedy = _origin(window, collapse)
     yield Finding(
@@ -188,21 +198,37 @@ def check_collapse(window: Window, limits: Limits) -> Iterable[Finding]:
     )
 
 
-def _collapse(window: Window, limits: Limits) -> _Collapse | None:
-    """The first layer of a collapse that lasts to the last hidden layer."""
+def _is_plain_net(window: Window) -> bool:
+    """Whether all hidden layers are one chain.
+
+    Normalized and residual nets learn a direction that all samples share within steps, and live well with it.
+    """
+    hidden = [x for x in window.model.layers if x.depth is not None and x.output is not None and not x.is_head]
+    return any(len(chain) == len(hidden) for chain in window.model.chains)
+
+
+def _collapse(window: Window, limits: Limits, step: int | None = None) -> _Collapse | None:
+    """The first layer of a collapse that lasts to the last hidden layer, at a step (default: the one judged)."""
     known = [
         (x, s)
         for x in window.model.layers
-        if x.depth is not None and not x.is_head and (s := signal_fraction(window, x)) is not None
+        if x.depth is not None and not x.is_head and (s := signal_fraction(at_step(window, x.output, step))) is not None
     ]
+    limit = limits["fraction"] * (1.0 if all(_is_centred(x) for x, _ in known) else limits["uncentred"])
     reference, found = 0.0, None
     for layer, fraction in known:
-        if fraction < limits["fraction"] * reference and not is_zero(window.stats(layer.weight)):
+        zero = is_zero(at_step(window, layer.weight, step))
+        if fraction < limit * reference and not zero:
             found = found or _Collapse(layer, fraction, reference, known[-1][0])
-        elif not (layer.is_residual and is_zero(window.stats(layer.weight))):
+        elif not (layer.is_residual and zero):
             found = None
         reference = max(reference, fraction)
     return found
+
+
+def _is_centred(layer: Layer) -> bool:
+    constants = activation(layer.activation_before)
+    return constants is None or constants.is_scalable
 
 
 def _origin(window: Window, collapse: _Collapse) -> tuple[Layer, Cause, str, str]:
@@ -303,7 +329,7 @@ SIGNAL_COLLAPSE: Final = Rule(
     id="signal-collapse",
     family="propagation",
     check=check_collapse,
-    limits={"fraction": 0.03, "batch": 8},
+    limits={"fraction": 0.03, "uncentred": 0.1, "batch": 8},
     patience=2,
     needs=(Kind.ACTIVATION,),
     explained_by=("zero-weights", "constant-weights", "nonfinite", "embedding-scale", "dead-units"),

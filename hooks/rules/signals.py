@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from initscope.hooks.layers import Layer
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import width_tolerance
 from initscope.hooks.vocabulary import Kind, Role
+from initscope.hooks.wire import TensorInfo
 
 
 def octaves(value: float | None) -> float | None:
@@ -35,9 +37,8 @@ def is_zero(stats: TensorStats | None) -> bool:
     return stats is not None and stats.moments.count > 0 and stats.moments.zero_count == stats.moments.count
 
 
-def signal_fraction(window: Window, layer: Layer, step: int | None = None) -> float | None:
-    """How much of a layer's output depends on the input; 0 for an output that is zero everywhere."""
-    stats = window.stats(layer.output, step)
+def signal_fraction(stats: TensorStats | None) -> float | None:
+    """How much of an output depends on the input; 0 for an output that is zero everywhere."""
     if stats is None:
         return None
     if is_zero(stats):
@@ -103,11 +104,11 @@ class Drift:
 
 def forward_drift(window: Window, chain: Sequence[Layer], step: int | None = None) -> Drift | None:
     """log2 rms of the outputs along a chain; None for fewer than three layers that were measured."""
-    seen = [(x, octaves(rms(window.stats(x.output, step)))) for x in chain]
+    seen = [(x, octaves(rms(at_step(window, x.output, step)))) for x in chain]
     known = [(x, size) for x, size in seen if size is not None]
     if len(known) < 3:
         return None
-    steps = [0.0] + [b - a for (_, a), (_, b) in zip(known, known[1:], strict=False)]
+    steps = [0.0] + [b - a for (_, a), (_, b) in pairwise(known)]
     return Drift(tuple(x for x, _ in known), tuple(steps), _tolerance([x for x, _ in known]))
 
 
@@ -117,12 +118,17 @@ def backward_drift(window: Window, chain: Sequence[Layer], step: int | None = No
     The norm, not the rms: fan-in scaling keeps it through widths, strides and pooling. What happens between the
     outputs of two layers is put down to the later one.
     """
-    seen = [(x, octaves(norm(window.stats(x.output_gradient, step)))) for x in chain]
+    seen = [(x, octaves(norm(at_step(window, x.output_gradient, step)))) for x in chain]
     known = [(x, size) for x, size in seen if size is not None]
     if len(known) < 3:
         return None
-    steps = [0.0] + [a - b for (_, a), (_, b) in zip(known, known[1:], strict=False)]
+    steps = [0.0] + [a - b for (_, a), (_, b) in pairwise(known)]
     return Drift(tuple(x for x, _ in known), tuple(steps), _tolerance([x for x, _ in known]))
+
+
+def at_step(window: Window, tensor: TensorInfo | None, step: int | None) -> TensorStats | None:
+    """The record of a tensor at a step; the baseline's stays when its step has left the window."""
+    return window.first(tensor) if step == window.baseline_step else window.stats(tensor, step)
 
 
 def _tolerance(layers: Sequence[Layer]) -> float:

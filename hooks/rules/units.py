@@ -7,15 +7,20 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Final
 
-from initscope.hooks.rules.blame import HOT_INPUT, first_layer
+from initscope.hooks.rules.blame import HOT_INPUT, blame_scale, first_layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.loss import loss_excess
 from initscope.hooks.rules.remedy import listed, number, redraw
 from initscope.hooks.rules.signals import input_rms, rms
+from initscope.hooks.rules.updates import median_ratio
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import BOUNDED, RECTIFIERS, activation_name
 from initscope.hooks.vocabulary import Cause, Kind, Severity
 from initscope.hooks.wire import TensorInfo
+
+_TINY: Final = 0.02
+"""Share of its expected std under which a matrix' update ratio says nothing."""
 
 
 def check_dead(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -29,15 +34,17 @@ def check_dead(window: Window, limits: Limits) -> Iterable[Finding]:
         return
     first, fraction = next(((t, f) for t, f in dead if f >= limits["critical"] and not t.residual), dead[0])
     blocked = fraction >= limits["critical"] and not first.residual
+    killed = not blocked and _is_being_killed(window, first, fraction, limits)
     layer = next((x for x in window.model.layers if x.path == first.module_path), None)
     bias = window.record(first.module_path, "bias", Kind.WEIGHT)
     shift = "" if bias is None or not math.isfinite(bias.moments.mean) else f" (mean bias {number(bias.moments.mean)})"
     end = ": no gradient passes, they stay off" if blocked else ""
+    end = ", far more than at the start: steps that are too large kill them" if killed else end
     code = redraw(layer) if layer is not None else "Draw the layer anew"
     yield Finding(
         rule=DEAD_UNITS.id,
-        severity=Severity.CRITICAL if blocked else Severity.WARNING,
-        cause=Cause.DEAD_RELU,
+        severity=Severity.CRITICAL if blocked or killed else Severity.WARNING,
+        cause=Cause.LR_TOO_HIGH if killed and blame_scale(window) is None else Cause.DEAD_RELU,
         step=window.step,
         subject="run",
         module_path=first.module_path,
@@ -47,6 +54,15 @@ def check_dead(window: Window, limits: Limits) -> Iterable[Finding]:
         remedy=f"{code}; nn.init.zeros_ its bias",
         evidence={"dead_fraction": fraction, "layers": listed([t.module_path for t, _ in dead])},
     )
+
+
+def _is_being_killed(window: Window, tensor: TensorInfo, fraction: float, limits: Limits) -> bool:
+    """Whether units that were alive died by steps that are too large."""
+    start = window.first(tensor)
+    if start is None or not fraction - start.channels.dead_fraction >= limits["rise"]:
+        return False
+    ratios = [median_ratio(window, _TINY, step) or 0.0 for step in window.steps]
+    return max(ratios, default=0.0) >= limits["restless"]
 
 
 def check_saturation(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -68,7 +84,7 @@ def check_saturation(window: Window, limits: Limits) -> Iterable[Finding]:
     size = rms(window.stats(first)) or 0.0
     yield Finding(
         rule=SATURATION.id,
-        severity=Severity.WARNING,
+        severity=Severity.CRITICAL if typical >= limits["critical"] and _is_hot(window, limits) else Severity.WARNING,
         cause=Cause.SATURATED_ACTIVATIONS,
         step=window.step,
         subject="run",
@@ -80,6 +96,12 @@ def check_saturation(window: Window, limits: Limits) -> Iterable[Finding]:
         remedy=redraw(layer, rms(stats)) if layer is not None else f"Divide the layer's weights by {number(size)}.",
         evidence={"median_fraction": typical, "largest_fraction": most, "largest_at": worst.module_path},
     )
+
+
+def _is_hot(window: Window, limits: Limits) -> bool:
+    """The second sign: a first loss far above a uniform guess, as only large weights make it."""
+    known = loss_excess(window)
+    return known is not None and known[0] > limits["loss_share"] * known[1]
 
 
 def check_input(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -107,13 +129,14 @@ DEAD_UNITS: Final = Rule(
     id="dead-units",
     family="units",
     check=check_dead,
-    limits={"warning": 0.8, "critical": 0.995},
+    limits={"warning": 0.8, "critical": 0.995, "rise": 0.5, "restless": 0.02},
     patience=2,
     needs=(Kind.ACTIVATION,),
     explained_by=("zero-weights", "constant-weights", "update-ratio"),
     title="Dead rectifiers",
     statistic="dead_fraction: units in front of a ReLU that were never above zero. Warning from `warning`, critical from "
-    "`critical` outside residual branches.",
+    "`critical` outside residual branches, or where it rose by `rise` since the start and the median update ratio reached "
+    "`restless`.",
     harmless="Half of all elements of a healthy ReLU layer are zero, and a quarter of its units may be off for a batch.",
     source="Lu et al. 2019 (born-dead networks): the slope of ReLU below zero is exactly zero.",
 )
@@ -121,13 +144,14 @@ SATURATION: Final = Rule(
     id="saturation",
     family="units",
     check=check_saturation,
-    limits={"median": 0.6, "one_layer": 0.9},
+    limits={"median": 0.6, "one_layer": 0.9, "critical": 0.85, "loss_share": 3.0},
     patience=2,
     needs=(Kind.ACTIVATION,),
     explained_by=("weight-scale", "update-ratio", "unscaled-input"),
     title="Saturated activations",
     statistic="saturated_fraction: inputs of tanh beyond 2, of sigmoid beyond 4. Warning where the median layer has "
-    "`median`, or one layer `one_layer`.",
+    "`median`, or one layer `one_layer`; critical where the median layer has `critical` and the first loss is more than "
+    "`loss_share`·ln C above ln C.",
     harmless="Gates of LSTM and attention are functional and not judged. Tanh with gain 5/3 has about 0.1.",
     source="Slope of tanh at 2: 0.07; of sigmoid at 4: 0.018.",
 )

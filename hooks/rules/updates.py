@@ -18,7 +18,7 @@ from initscope.hooks.vocabulary import Cause, Kind, Severity
 
 
 def update_ratios(window: Window, smallest: float, step: int | None = None) -> dict[Layer, float]:
-    """rms of the update ÷ rms of the weights by matrix, of those that are not tiny (zero-init branches start so)."""
+    """Rms of the update ÷ rms of the weights by matrix, of those that are not tiny (zero-init branches start so)."""
     ratios: dict[Layer, float] = {}
     for layer in window.model.layers:
         size, change = rms(window.stats(layer.weight, step)), rms(window.stats(layer.update, step))
@@ -29,21 +29,28 @@ def update_ratios(window: Window, smallest: float, step: int | None = None) -> d
     return ratios
 
 
+def median_ratio(window: Window, smallest: float, step: int | None = None) -> float | None:
+    """Median of `update_ratios`; None where none was measured."""
+    values = [x for x in update_ratios(window, smallest, step).values() if math.isfinite(x)]
+    return median(values) if values else None
+
+
 def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
     """Updates as large as the weights themselves."""
     ratios = update_ratios(window, limits["smallest"])
-    values = [x for x in ratios.values() if math.isfinite(x)]
-    if not values:
+    typical = median_ratio(window, limits["smallest"])
+    if typical is None or typical < limits["warning"]:
         return
-    typical = median(values)
-    if typical < limits["warning"]:
-        return
+    last = [
+        median_ratio(window, limits["smallest"], s) or 0.0 for s in sorted(window.steps)[-int(limits["sustained"]) :]
+    ]
+    sustained = len(last) >= limits["sustained"] and min(last) >= limits["warning"]
     worst = max(ratios, key=lambda x: ratios[x])
-    blame = blame_scale(window) or _rate(window, worst, typical)
+    blame = blame_scale(window) or _rate(window, typical)
     layer = blame.layer or worst
     yield Finding(
         rule=UPDATE_RATIO.id,
-        severity=Severity.CRITICAL if typical >= limits["critical"] else Severity.WARNING,
+        severity=Severity.CRITICAL if sustained or typical >= limits["critical"] else Severity.WARNING,
         cause=blame.cause,
         step=window.step,
         subject="run",
@@ -57,7 +64,7 @@ def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
     )
 
 
-def _rate(window: Window, worst: Layer, typical: float) -> Blame:
+def _rate(window: Window, typical: float) -> Blame:
     groups = window.model.description.optimizers
     rate = max((g.lr for g in groups if g.lr is not None), default=None)
     name = groups[0].name if groups else "the optimizer"
@@ -72,12 +79,13 @@ UPDATE_RATIO: Final = Rule(
     id="update-ratio",
     family="updates",
     check=check_ratio,
-    limits={"warning": 0.3, "critical": 1.0, "smallest": 0.02},
+    limits={"warning": 0.3, "critical": 1.0, "sustained": 3, "smallest": 0.02},
     needs=(Kind.UPDATE, Kind.WEIGHT),
     explained_by=("nonfinite", "forward-drift", "embedding-scale", "unscaled-input"),
     title="Updates as large as the weights",
     statistic="Median over matrices of rms(update) ÷ rms(weight); tables, residual outputs and matrices under `smallest` "
-    "times their expected std left out. Warning from `warning`, critical from `critical`.",
+    "times their expected std left out. Warning from `warning`, critical from `critical` or "
+    "where the last `sustained` sampled steps all reach `warning`.",
     harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights, and normal; so is 0.17 at SGD's first.",
     source="Karpathy, CS231n: about 0.001; the measured range of healthy starts is wider.",
 )

@@ -162,9 +162,11 @@ def check_duplicate(window: Window, limits: Limits) -> Iterable[Finding]:
 
 
 def _similarity(window: Window, layer: Layer) -> float:
-    stats = window.stats(layer.weight)
-    value = stats.channels.row_similarity if stats is not None else math.nan
-    return value if math.isfinite(value) else 0.0
+    """The similarity now, of a layer that was drawn so: rows that start at zero make equal first steps and part."""
+    values = [
+        s.channels.row_similarity for s in (window.stats(layer.weight), window.first(layer.weight)) if s is not None
+    ]
+    return min(values) if len(values) == 2 and all(map(math.isfinite, values)) else 0.0
 
 
 def _more(layers: Sequence[Layer]) -> str:
