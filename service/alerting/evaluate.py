@@ -93,13 +93,14 @@ class Evaluator:
     def _ready(self, work: Work, new: Sequence[int], reached: int | None) -> list[int]:
         """The leading steps that every rank has reached, or that waited long enough for the ranks that did not."""
         now = self._clock()
+        # Every step waits from when its own first row was seen, not from when the step before it was judged.
+        seen = {step: self._waiting_since.setdefault((work.run_no, work.attempt, step), now) for step in new}
         ready: list[int] = []
         for step in new:
-            key = (work.run_no, work.attempt, step)
             complete = work.has_ended or (reached is not None and step <= reached)
-            if not complete and now - self._waiting_since.setdefault(key, now) < _GRACE:
+            if not complete and now - seen[step] < _GRACE:
                 break
-            self._waiting_since.pop(key, None)
+            del self._waiting_since[work.run_no, work.attempt, step]
             ready.append(step)
         return ready
 

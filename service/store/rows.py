@@ -69,7 +69,7 @@ def find(connection: Connection, run_no: int, attempt: int, keys: Iterable[Key])
     columns = ", ".join(f"s.{name}" for name in COLUMNS)
     if connection.dialect.name == "sqlite":
         query = (
-            f"SELECT {columns} FROM json_each(?) k JOIN tensor_stats s "  # noqa: S608 - column names of our own table
+            f"SELECT {columns} FROM json_each(?) k CROSS JOIN tensor_stats s "  # noqa: S608 - column names of our own table
             "ON s.run_no = ? AND s.attempt = ? AND s.tensor_no = json_extract(k.value, '$[0]') "
             "AND s.step = json_extract(k.value, '$[1]')"
         )

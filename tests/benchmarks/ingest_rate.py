@@ -2,7 +2,8 @@
 
 Every round sends some batches over HTTP, then writes the very rows that the collector stored into two empty databases
 of the same schema with the bare driver (SQLite: executemany, PostgreSQL: binary COPY). The second of them is the
-control: both do the same. The collector evaluates rules while it ingests, as it always does.
+control: both do the same. "Rules: meanwhile" is a run of one rank, whose steps are evaluated as they arrive, in the
+same process; "afterwards" is one rank of two, whose steps wait 2 s for the other, so that ingest has the process alone.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ from tests.benchmarks.report import Table, median_and_spread
 
 TENSORS = 1_000
 BATCHES = 5
+SESSIONS = {
+    "meanwhile": SessionKey(session_id="a" * 32),
+    "afterwards": SessionKey(session_id="b" * 32, world_size=2),
+}
 Write = Callable[[Sequence[rows.Row]], None]
 
 
@@ -44,6 +49,7 @@ def run(*, quick: bool) -> Iterator[Table]:
         "Ingest rate",
         (
             "database",
+            "rules",
             "HTTP, records/s",
             "bare driver, records/s",
             "HTTP ÷ bare",
@@ -51,16 +57,32 @@ def run(*, quick: bool) -> Iterator[Table]:
             "bare ÷ bare (A/A)",
         ),
         note=f"`make bench ARGS=ingest_rate`: {TENSORS:,} records a commit, one client; medians of {rounds} rounds of "
-        f"{BATCHES} commits. The collector evaluates rules at the same time.",
+        f"{BATCHES} commits.",
     )
     with tempfile.TemporaryDirectory() as folder:
         urls = [f"sqlite:///{Path(folder) / name}.db" for name in ("http", "bare", "control")]
-        table.rows.append(measure("SQLite", urls, Path(folder), rounds))
+        table.rows += both_ways("SQLite", urls, Path(folder), rounds)
     with ExitStack() as stack:
         urls = stack.enter_context(postgres_databases())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        table.rows.append(measure("PostgreSQL", urls, Path(folder), rounds))
+        table.rows += both_ways("PostgreSQL", urls, Path(folder), rounds)
     yield table
+
+
+def both_ways(name: str, urls: Sequence[str], home: Path, rounds: int) -> Iterator[tuple[Any, ...]]:
+    """Two rows of the table, in one collector."""
+    with ExitStack() as stack:
+        server = stack.enter_context(collector(urls[0], home))
+        stored = Database(urls[0])
+        stack.callback(stored.close)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        stack.callback(connection.close)
+        send(connection, [body(SESSIONS["meanwhile"], 0, described=True)])
+        writers = [stack.enter_context(bare_writer(url, stored)) for url in urls[1:]]
+        for number, (rules, session) in enumerate(SESSIONS.items()):
+            first_step = number * (rounds + 1) * BATCHES + 1
+            times = measure(connection, session, stored, (writers[0], writers[1]), range(-1, rounds), first_step)
+            yield summary(name, rules, times)
 
 
 @dataclass
@@ -72,39 +94,41 @@ class Times:
     control: list[float] = field(default_factory=list)
 
 
-def measure(name: str, urls: Sequence[str], home: Path, rounds: int) -> tuple[Any, ...]:
-    """A row of the table."""
-    times, key = Times(), SessionKey(session_id="b" * 32, started_at=time.time())
-    with ExitStack() as stack:
-        server = stack.enter_context(collector(urls[0], home))
-        stored = Database(urls[0])
-        stack.callback(stored.close)
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-        stack.callback(connection.close)
-        send(connection, [body(key, 0, described=True)])
-        bare, control = (stack.enter_context(bare_writer(url, stored)) for url in urls[1:])
-        for number in range(-1, rounds):  # the first round warms everything up
-            steps = range((number + 1) * BATCHES + 1, (number + 2) * BATCHES + 1)
-            bodies = [body(key, step) for step in steps]
-            http_seconds = clock(lambda bodies=bodies: send(connection, bodies))
-            wait_until_evaluated(stored, steps[-1])
-            written = [read_step(stored, step) for step in steps]
-            first, second = (bare, control) if number % 2 else (control, bare)
-            seconds = {w: clock(lambda w=w, written=written: [w(one) for one in written]) for w in (first, second)}
-            if number >= 0:
-                times.http.append(http_seconds)
-                times.bare.append(seconds[bare])
-                times.control.append(seconds[control])
-    return summary(name, times)
+def measure(
+    connection: http.client.HTTPConnection,
+    session: SessionKey,
+    stored: Database,
+    writers: tuple[Write, Write],
+    rounds: range,
+    first_step: int,
+) -> Times:
+    """Seconds of each round; negative rounds only warm everything up."""
+    times = Times()
+    for number in rounds:
+        start = first_step + (number - rounds.start) * BATCHES
+        steps = range(start, start + BATCHES)
+        bodies = [body(session, step) for step in steps]
+        connection.close()  # the collector may have ended it while it was idle
+        connection.connect()
+        http_seconds = clock(lambda bodies=bodies: send(connection, bodies))
+        wait_until_evaluated(stored, steps[-1])
+        written = [read_step(stored, step) for step in steps]
+        order = writers if number % 2 else writers[::-1]
+        seconds = {w: clock(lambda w=w, written=written: [w(one) for one in written]) for w in order}
+        if number >= 0:
+            times.http.append(http_seconds)
+            times.bare.append(seconds[writers[0]])
+            times.control.append(seconds[writers[1]])
+    return times
 
 
-def summary(name: str, times: Times) -> tuple[Any, ...]:
+def summary(name: str, rules: str, times: Times) -> tuple[Any, ...]:
     """Medians over the rounds."""
     records = TENSORS * BATCHES
     ratio, spread = median_and_spread([b / h for b, h in zip(times.bare, times.http, strict=True)])
     same, _ = median_and_spread([b / c for b, c in zip(times.bare, times.control, strict=True)])
     http_seconds, bare_seconds = median_and_spread(times.http)[0], median_and_spread(times.bare)[0]
-    return name, records / http_seconds, records / bare_seconds, ratio, spread, same
+    return name, rules, records / http_seconds, records / bare_seconds, ratio, spread, same
 
 
 def clock(work: Callable[[], object]) -> float:
@@ -130,7 +154,7 @@ def body(session: SessionKey, step: int, *, described: bool = False) -> bytes:
         for key in range(TENSORS)
     ]
     header = Header(
-        run=RunKey(run_id="benchmark", name="benchmark"),
+        run=RunKey(run_id="benchmark", name="benchmark", attempt=session.world_size - 1),
         session=session,
         sequence=step,
         last_step=step,

@@ -143,6 +143,15 @@ def test_a_step_waits_for_missing_ranks_but_not_for_ever(database, run):
     assert judge(database, evaluator) == 1
 
 
+def test_steps_wait_for_missing_ranks_together_and_not_one_after_the_other(database, run):
+    clock = Clock()
+    evaluator = Evaluator(database, [LARGE], clock)
+    arrive(database, run, {0: 1.0, 1: 1.0, 2: 1.0}, reach=False)
+    assert judge(database, evaluator) == 0
+    clock.now += 2.1
+    assert judge(database, evaluator) == 3
+
+
 def test_a_step_is_judged_at_once_when_every_rank_has_reached_it(database, run):
     run_no, _ = run
     with database.write() as conn:
