@@ -32,6 +32,7 @@ from initscope.service.store import models, rows, schema
 from initscope.service.store.engine import Database
 from tests.benchmarks.collector import TOKEN, collector
 from tests.benchmarks.report import Table, median_and_spread
+from tests.support.postgres import running_postgres
 
 TENSORS = 1_000
 BATCHES = 5
@@ -248,7 +249,5 @@ def _postgres_writer(url: str) -> Iterator[Write]:
 @contextmanager
 def postgres_databases() -> Iterator[list[str]]:
     """Three empty databases on a server of its own."""
-    from tests.support.postgres import server
-
-    with server() as instance:
+    with running_postgres() as instance:
         yield [instance.create_database() for _ in range(3)]
