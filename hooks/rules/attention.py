@@ -81,9 +81,9 @@ ATTENTION_LOGITS: Final = Rule(
     needs=(Kind.ACTIVATION,),
     explained_by=("nonfinite", "update-ratio"),
     title="Attention logits that are too large",
-    statistic="rms(query) · rms(key), which is the std of the logits after the usual scaling, for layers named as queries "
-    "and keys. Warning from `warning`; critical from `critical` where an update changes the weights by less than "
-    "`restless` of their size, so that they cannot recover soon.",
+    statistic="rms(query) · rms(key), which is the std of the logits after the usual scaling, for layers named as "
+    "queries and keys. Warning from `warning`; critical from `critical` where an update changes the weights by less "
+    "than `restless` of their size, so that they cannot recover soon.",
     harmless="Trained networks and queries that are normalized afterwards (QK-norm) are not judged.",
     source="std = σ²·d for weights of std σ and a normalized input of width d; Wortsman et al. 2023 on growing logits.",
 )

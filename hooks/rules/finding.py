@@ -14,8 +14,9 @@ class Finding:
 
     `module_path` is the first offending layer, or None for a finding about the run. `diagnosis` is one sentence that
     says why, `remedy` one that says what to type, with this layer's own numbers. `evidence` holds the numbers behind
-    it, by name. `consequences` are all findings that this one explains, directly or through another one. `subject` is what the finding is about where that
-    is more than one layer: the layer that stands out may change from step to step, the subject may not.
+    it, by name. `consequences` are all findings that this one explains, directly or through another one. `subject` is
+    what the finding is about where that is more than one layer: the layer that stands out may change from step to step,
+    the subject may not.
     """
 
     rule: str

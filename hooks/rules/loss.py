@@ -85,8 +85,8 @@ def check_embedding(window: Window, limits: Limits) -> Iterable[Finding]:
         module_path=table.path,
         tensor_name=table.weight.name,
         kind=Kind.WEIGHT,
-        diagnosis=f"{table.path} is embedding and head at once and has std {number(size)}: logits of a normalized state "
-        f"get std {number(std)}{heard}.",
+        diagnosis=f"{table.path} is embedding and head at once and has std {number(size)}: logits of a normalized "
+        f"state get std {number(std)}{heard}.",
         remedy=f"{redraw(table, size)}; at most {number(healthy)}, which is 1/√{table.weight.shape[-1]}",
         evidence={
             "std": size,
@@ -111,10 +111,10 @@ INITIAL_LOSS: Final = Rule(
         "saturation",
         "nonfinite",
         "update-ratio",
-    ),  # fmt: skip
+    ),
     title="The first loss is above that of knowing nothing",
-    statistic="First logged cross entropy − ln C. Info from the larger of `info_nats` and `info_share`·ln C, warning from "
-    "`warning_share`·ln C (of one nat at least).",
+    statistic="First logged cross entropy − ln C. Info from the larger of `info_nats` and `info_share`·ln C, warning "
+    "from `warning_share`·ln C (of one nat at least).",
     harmless="Some nats are common in healthy runs and vanish within steps, hence an info. Class weights, auxiliary "
     "losses, sums instead of means and label smoothing shift it. Off until a loss is logged.",
     source="Random logits of std σ cost ln C + σ²/2, and σ·√(2 ln C) for large σ (Derrida 1981).",
@@ -127,8 +127,8 @@ EMBEDDING_SCALE: Final = Rule(
     needs=(Kind.WEIGHT,),
     baseline_only=True,
     title="A tied embedding that is too large to be a head",
-    statistic="std · √width of a token table that is the head too is above `logit_std`. Critical where the first loss is "
-    "more than `critical_share`·ln C above ln C and the table explains it.",
+    statistic="std · √width of a token table that is the head too is above `logit_std`. Critical where the first loss "
+    "is more than `critical_share`·ln C above ln C and the table explains it.",
     harmless="Tables of their own, with a norm behind them, may have std 1. Trained tables are not judged.",
     source="Logits of a normalized state h and rows e: std(e·h) = std(e)·√width.",
 )

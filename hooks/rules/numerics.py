@@ -18,7 +18,7 @@ _FATAL: Final = (Kind.WEIGHT, Kind.ACTIVATION, Kind.UPDATE)
 _GRADIENTS: Final = (Kind.ACTIVATION_GRADIENT, Kind.GRADIENT)
 
 
-def check_nonfinite(window: Window, limits: Limits) -> Iterable[Finding]:
+def check_nonfinite(window: Window, _limits: Limits) -> Iterable[Finding]:
     """The first tensor on the way (weights, outputs, gradients, updates) that holds a NaN or an Inf."""
     first = next(_offenders(window), None)
     if first is not None:
@@ -74,8 +74,8 @@ def _nonfinite_finding(window: Window, tensor: TensorInfo, m: Moments) -> Findin
         module_path=tensor.module_path,
         tensor_name=tensor.name,
         kind=tensor.kind,
-        diagnosis=f"{tensor.module_path}: {m.nonfinite_count} of {m.count} elements of its {what} are NaN or Inf at step "
-        f"{window.step}; it is the first on the way through the model.",
+        diagnosis=f"{tensor.module_path}: {m.nonfinite_count} of {m.count} elements of its {what} are NaN or Inf at "
+        f"step {window.step}; it is the first on the way through the model.",
         remedy=_nonfinite_remedy(window, tensor),
         evidence=evidence,
     )
@@ -88,7 +88,7 @@ def _nonfinite_remedy(window: Window, tensor: TensorInfo) -> str:
             return f"{redraw(layer)}; after `to_empty` or a meta device call reset_parameters() of every module"
         return f"nn.init.zeros_({code_path(tensor.module_path, tensor.name)})  # was never given a value"
     if tensor.kind in _GRADIENTS:
-        return "torch.autograd.set_detect_anomaly(True)  # names the operation; a GradScaler's first skipped steps are normal"
+        return "torch.autograd.set_detect_anomaly(True)  # names the operation; a GradScaler skips such steps by design"
     return "Look at the findings of the steps before, lower the learning rate or add a warm-up; " + (
         "torch.autograd.set_detect_anomaly(True) names the operation"
     )
@@ -124,8 +124,8 @@ NONFINITE: Final = Rule(
     check=check_nonfinite,
     explained_by=("uninitialized-weights",),
     title="NaN or Inf",
-    statistic="Any NaN or Inf among the elements of a weight, output, gradient or update, or in the logged loss. Critical "
-    "in weights, outputs, updates and the loss; a gradient alone is a warning, because the step may be skipped.",
+    statistic="Any NaN or Inf among the elements of a weight, output, gradient or update, or in the logged loss. "
+    "Critical in weights, outputs, updates and the loss; a gradient alone is a warning, as the step may be skipped.",
     harmless="A GradScaler's first steps overflow by design and are skipped: gradients only, so a warning.",
     source="IEEE 754; the first tensor in the order of computation is the origin.",
 )

@@ -73,8 +73,8 @@ def _forward_finding(window: Window, drift: Drift, backward: Drift | None, criti
         module_path=offender.path,
         tensor_name=offender.output.name if offender.output else None,
         kind=Kind.ACTIVATION,
-        diagnosis=f"The signal {_changes(drift.total)} from rms {number(a)} at {first.path} to {number(b)} at {last.path}: "
-        f"{abs(drift.total):.1f} octaves over {len(drift.layers)} layers{_share(drift)}{back}.",
+        diagnosis=f"The signal {_changes(drift.total)} from rms {number(a)} at {first.path} to {number(b)} at "
+        f"{last.path}: {abs(drift.total):.1f} octaves over {len(drift.layers)} layers{_share(drift)}{back}.",
         remedy=_remedy(window, drift),
         evidence=_evidence(drift, backward, window),
     )
@@ -153,8 +153,8 @@ def _backward_finding(window: Window, drift: Drift, flat: float, critical: bool)
         module_path=offender.path,
         tensor_name=offender.output_gradient.name if offender.output_gradient else None,
         kind=Kind.ACTIVATION_GRADIENT,
-        diagnosis=f"The gradient {how} by {abs(drift.total):.1f} octaves on its way back from {last.path} to {first.path}"
-        f"{_share(drift)}{flatness}.",
+        diagnosis=f"The gradient {how} by {abs(drift.total):.1f} octaves on its way back from {last.path} to "
+        f"{first.path}{_share(drift)}{flatness}.",
         remedy=_remedy(window, drift),
         evidence=_evidence(drift, None, window),
     )
@@ -186,8 +186,8 @@ def check_collapse(window: Window, limits: Limits) -> Iterable[Finding]:
         module_path=source.path,
         tensor_name=source.output.name if source.output else None,
         kind=Kind.ACTIVATION,
-        diagnosis=f"From {collapse.layer.path} on the output hardly depends on the input: {collapse.fraction:.2%} of its "
-        f"mean square differs between samples (at most {collapse.reference:.0%} before), {why}.",
+        diagnosis=f"From {collapse.layer.path} on the output hardly depends on the input: {collapse.fraction:.2%} of "
+        f"its mean square differs between samples (at most {collapse.reference:.0%} before), {why}.",
         remedy=remedy,
         evidence={
             "signal_fraction": collapse.fraction,
@@ -317,7 +317,7 @@ BACKWARD_DRIFT: Final = Rule(
         "dead-units",
         "saturation",
         "weight-scale",
-    ),  # fmt: skip
+    ),
     title="The gradient grows or fades on its way back",
     statistic="Octaves between the norms of the gradient at the last and the first output of a run of layers without "
     "normalization. Warning from `warning`; critical from `critical` where it grows and at least `saturated` of the "
@@ -334,8 +334,8 @@ SIGNAL_COLLAPSE: Final = Rule(
     needs=(Kind.ACTIVATION,),
     explained_by=("zero-weights", "constant-weights", "nonfinite", "embedding-scale", "dead-units"),
     title="The output no longer depends on the input",
-    statistic="signal_fraction (variance across samples ÷ mean square) under `fraction` times the largest of the layers "
-    "before, from some layer to the last hidden one, in batches of at least `batch`.",
+    statistic="signal_fraction (variance across samples ÷ mean square) under `fraction` times the largest of the "
+    "layers before, from some layer to the last hidden one, in batches of at least `batch`.",
     harmless="Zero-initialised residual branches and heads; a branch that collapses while the stream goes on.",
     source="Schoenholz et al. 2017: in the ordered phase all inputs become one.",
 )

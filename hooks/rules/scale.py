@@ -133,8 +133,8 @@ WEIGHT_SCALE: Final = Rule(
     baseline_only=True,
     explained_by=("constant-weights", "uninitialized-weights", "forward-drift", "signal-collapse"),
     title="Weights of the wrong scale",
-    statistic="Octaves between the rms of a layer's weights and gain(activation) ÷ √fan_in. Warning where a run of layers "
-    "without normalization adds up to `drift` and the tolerance of finite width (PyTorch's default: from "
+    statistic="Octaves between the rms of a layer's weights and gain(activation) ÷ √fan_in. Warning where a run of "
+    "layers without normalization adds up to `drift` and the tolerance of finite width (PyTorch's default: from "
     "`default_layers` layers), or where one layer is `one_layer` above its neighbours; info where it is below them.",
     harmless="In front of a norm the scale does not matter; a single layer that is too small heals; trained weights, "
     "heads, residual outputs and sigmoid stacks follow no such rule and are not judged.",

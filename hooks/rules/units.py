@@ -134,10 +134,10 @@ DEAD_UNITS: Final = Rule(
     needs=(Kind.ACTIVATION,),
     explained_by=("zero-weights", "constant-weights", "update-ratio"),
     title="Dead rectifiers",
-    statistic="dead_fraction: units in front of a ReLU that were never above zero. Warning from `warning`, critical from "
-    "`critical` outside residual branches, or where it rose by `rise` since the start and the median update ratio reached "
-    "`restless`.",
-    harmless="Half of all elements of a healthy ReLU layer are zero, and a quarter of its units may be off for a batch.",
+    statistic="dead_fraction: units in front of a ReLU that were never above zero. Warning from `warning`, critical "
+    "from `critical` outside residual branches, or where it rose by `rise` since the start and the median update ratio "
+    "reached `restless`.",
+    harmless="Half of all elements of a healthy ReLU layer are zero, and a quarter of its units off for a batch.",
     source="Lu et al. 2019 (born-dead networks): the slope of ReLU below zero is exactly zero.",
 )
 SATURATION: Final = Rule(
@@ -150,8 +150,8 @@ SATURATION: Final = Rule(
     explained_by=("weight-scale", "update-ratio", "unscaled-input"),
     title="Saturated activations",
     statistic="saturated_fraction: inputs of tanh beyond 2, of sigmoid beyond 4. Warning where the median layer has "
-    "`median`, or one layer `one_layer`; critical where the median layer has `critical` and the first loss is more than "
-    "`loss_share`·ln C above ln C.",
+    "`median`, or one layer `one_layer`; critical where the median layer has `critical` and the first loss is more "
+    "than `loss_share`·ln C above ln C.",
     harmless="Gates of LSTM and attention are functional and not judged. Tanh with gain 5/3 has about 0.1.",
     source="Slope of tanh at 2: 0.07; of sigmoid at 4: 0.018.",
 )
@@ -163,7 +163,7 @@ UNSCALED_INPUT: Final = Rule(
     needs=(Kind.ACTIVATION, Kind.WEIGHT),
     baseline_only=True,
     title="Input that is not scaled",
-    statistic="rms of the first layer's output ÷ (rms of its weights · √fan_in), which is the input's rms, above `rms`.",
+    statistic="rms of the first layer's output ÷ (rms of its weights · √fan_in), the input's rms, above `rms`.",
     harmless="A norm in front of the first layer; tables of tokens.",
     source="He et al. 2015: the first layer's rule assumes E[x²] = 1.",
 )

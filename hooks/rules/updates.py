@@ -83,10 +83,10 @@ UPDATE_RATIO: Final = Rule(
     needs=(Kind.UPDATE, Kind.WEIGHT),
     explained_by=("nonfinite", "forward-drift", "embedding-scale", "unscaled-input"),
     title="Updates as large as the weights",
-    statistic="Median over matrices of rms(update) ÷ rms(weight); tables, residual outputs and matrices under `smallest` "
-    "times their expected std left out. Warning from `warning`, critical from `critical` or "
+    statistic="Median over matrices of rms(update) ÷ rms(weight); tables, residual outputs and matrices under "
+    "`smallest` times their expected std left out. Warning from `warning`, critical from `critical` or "
     "where the last `sustained` sampled steps all reach `warning`.",
-    harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights, and normal; so is 0.17 at SGD's first.",
+    harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights: normal; so is 0.17 for SGD.",
     source="Karpathy, CS231n: about 0.001; the measured range of healthy starts is wider.",
 )
 RULES: Final = (UPDATE_RATIO,)

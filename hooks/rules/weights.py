@@ -33,7 +33,7 @@ def _is_meant(layer: Layer) -> bool:
     return layer.is_head or layer.is_residual or layer.weight.role is Role.POSITION or "lora" in layer.path.lower()
 
 
-def check_zero(window: Window, limits: Limits) -> Iterable[Finding]:
+def check_zero(window: Window, _limits: Limits) -> Iterable[Finding]:
     """All-zero matrices; one finding for those that block learning, one for those that are meant."""
     matrices = [x for x in _matrices(window) if window.stats(x.weight) is not None]
     zero = [x for x in matrices if is_zero(window.stats(x.weight))]
@@ -90,7 +90,7 @@ def _zero_finding(window: Window, wrong: Sequence[Layer], first: Layer, blocks: 
     )
 
 
-def check_constant(window: Window, limits: Limits) -> Iterable[Finding]:
+def check_constant(window: Window, _limits: Limits) -> Iterable[Finding]:
     """Matrices whose elements are all one number, not zero: every unit of the layer computes the same."""
     constant = [x for x in _matrices(window) if not x.is_head and _is_constant(window, x)]
     if not constant:
@@ -107,8 +107,8 @@ def check_constant(window: Window, limits: Limits) -> Iterable[Finding]:
         module_path=first.path,
         tensor_name=first.weight.name,
         kind=Kind.WEIGHT,
-        diagnosis=f"Every weight of {first.path} is {number(value)}: its {first.weight.shape[0]} units compute the same "
-        f"and get the same gradient{_more(constant)}.",
+        diagnosis=f"Every weight of {first.path} is {number(value)}: its {first.weight.shape[0]} units compute the "
+        f"same and get the same gradient{_more(constant)}.",
         remedy=redraw_all(constant, 0.0),
         evidence={
             "value": value,
@@ -155,7 +155,7 @@ def check_duplicate(window: Window, limits: Limits) -> Iterable[Finding]:
         tensor_name=first.weight.name,
         kind=Kind.WEIGHT,
         diagnosis=f"Units of {first.path} have the same weights (|cosine| {value:.5f}, by chance about "
-        f"{number(1 / math.sqrt(first.fan_in or 1))}): they compute the same and learn the same{_more([x for x, _ in same])}.",
+        f"{number(1 / math.sqrt(first.fan_in or 1))}): they compute and learn the same{_more([x for x, _ in same])}.",
         remedy=redraw(first, stats.moments.std if stats else None),
         evidence={"row_similarity": value, "layers": listed([x.path for x, _ in same])},
     )
@@ -191,8 +191,8 @@ CONSTANT_WEIGHTS: Final = Rule(
     check=check_constant,
     needs=(Kind.WEIGHT,),
     title="Constant weights",
-    statistic="Smallest and largest element of a weight matrix are the same number, not zero. Critical for two layers of "
-    "one chain, for most of the model, for a token table; one layer alone parts by itself and is a warning.",
+    statistic="Smallest and largest element of a weight matrix are the same number, not zero. Critical for two layers "
+    "of one chain, for most of the model, for a token table; one layer alone parts by itself and is a warning.",
     harmless="Norm gains, layer scales and biases have one axis or no fans and are not judged; nor is a constant head.",
     source="Symmetry: units with equal weights get equal gradients.",
 )

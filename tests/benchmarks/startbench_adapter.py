@@ -1,7 +1,7 @@
 """startbench's view of initscope: a monitor for its `run_monitor.py`, built on `watch` and nothing else.
 
-    python run_monitor.py dev tests.benchmarks.startbench_adapter:make_monitor out.json      # in startbench's folder,
-                                                                                             # with this repository on PYTHONPATH
+python run_monitor.py dev tests.benchmarks.startbench_adapter:make_monitor out.json      # in startbench's folder,
+                                                                                         # with this repository on PYTHONPATH
 """
 
 from __future__ import annotations
