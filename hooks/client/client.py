@@ -124,11 +124,17 @@ class Client:
             if self._sender is not None:
                 self._sender.wait(deadline)
         finally:  # also when Ctrl-C ends the wait
-            left = self._ledger.settle("flush_timeout")
+            self._ledger.settle("flush_timeout")
             self._queue.clear()
             _live.pop(id(self), None)
-        if left:
-            warn("initscope: %d records could not be delivered before the end and are dropped", left)
+        self._tell_losses()
+
+    def _tell_losses(self) -> None:
+        books = self.books
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(books.dropped.items()))
+        if reasons:
+            lost = sum(books.dropped.values())
+            warn("initscope: %d of %d records were not delivered (%s)", lost, books.recorded, reasons, about=id(self))
 
     def _start(self) -> None:
         with self._ledger.lock:

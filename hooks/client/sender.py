@@ -165,18 +165,20 @@ class Sender:
 
     def _refused(self, sealed: Sealed, refused: Refused) -> None:
         self._hand = None
-        dropped = self._assembler.refused(sealed, refused.status)
+        tries_otherwise = self._assembler.refused(sealed, refused.status)
+        effect = f"{sealed.rows} records are dropped"
         if refused.status in (401, 403):
-            self._unauthorized(refused)
-        elif not dropped:
+            self._unauthorized(refused, effect + ", ")
+            return
+        if not tries_otherwise:
             self._pace.failed(self._clock(), closing=self._ending is not None)
-        if refused.status != 413 or not dropped:
-            self._warn_refused(refused, f"{sealed.rows} records are dropped")
+        if refused.status != 413 or not tries_otherwise:
+            self._warn_refused(refused, effect)
 
-    def _unauthorized(self, refused: Refused) -> None:
+    def _unauthorized(self, refused: Refused, effect: str = "") -> None:
         self._pace.pause(self._clock() + _UNAUTHORIZED_PAUSE)
         self._transport.close()  # the next connection reads the token file again
-        self._warn_refused(refused, f"trying again every {_UNAUTHORIZED_PAUSE:.0f} s")
+        self._warn_refused(refused, f"{effect}the next try is in {_UNAUTHORIZED_PAUSE:.0f} s")
 
     def _warn_refused(self, refused: Refused, effect: str) -> None:
         warn(
