@@ -20,6 +20,8 @@ from initscope.hooks import vocabulary as v
 from initscope.hooks.wire import COLUMNS, Batch, Heartbeat, Records, WireError
 
 _MAGIC: Final = b"ISW1"
+_MAX_COLUMNS: Final = 4 * len(COLUMNS)
+"""Leaves room for a newer client's; without a bound, constant columns would ask for memory that no byte paid for."""
 
 
 def to_json(batch: Batch) -> bytes:
@@ -89,8 +91,8 @@ def parse_binary(data: bytes) -> tuple[dict[str, Any], Records]:
         raise WireError("rows", "must be a non-negative integer")
     if rows > v.MAX_RECORDS_PER_BATCH:
         raise WireError("rows", f"at most {v.MAX_RECORDS_PER_BATCH} records in a batch")
-    if not isinstance(layout, list):
-        raise WireError("columns", "must be a list")
+    if not isinstance(layout, list) or len(layout) > _MAX_COLUMNS:
+        raise WireError("columns", f"must be a list of at most {_MAX_COLUMNS} columns")
     columns: dict[str, Sequence[float]] = {}
     for i, entry in enumerate(layout):
         name, column, offset = _read_column(entry, f"columns.{i}", rows, data, offset)
@@ -106,10 +108,12 @@ def _read_column(entry: Any, where: str, rows: int, data: bytes, offset: int) ->
     if not isinstance(entry, list) or len(entry) not in (2, 3) or not isinstance(entry[0], str):
         raise WireError(where, "must be [name, code] or [name, 'constant', value]")
     name, code = entry[0], entry[1]
-    floats = name in Records.FLOATS
+    floats = name in Records.FLOATS or name not in COLUMNS
     if code == "constant" and len(entry) == 3:
         return name, [_read_number(entry[2], where, floats)] * rows, offset
-    if code != ("f" if floats else "q"):
+    # Columns of a newer client are read over, whatever their type.
+    fitting = ["f" if floats else "q"] if name in COLUMNS else ["f", "q"]
+    if code not in fitting:
         raise WireError(where, "has a code that does not fit its column")
     column: array[Any] = array(code)
     end = offset + rows * column.itemsize

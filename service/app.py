@@ -85,7 +85,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    worker = Worker(app.state.database)
+    worker = Worker(app.state.database, app.state.metrics.evaluation_seconds)
     worker.start()
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -29,6 +30,7 @@ async def post_batch(request: Request, _grant: Annotated[Grant, Depends(require(
     200 `{accepted, duplicate, rejected: [{index, code, message}] (at most 10), rejected_count}`; `accepted` counts
     records and scalars. A bad record is rejected by its index, the good ones are stored.
     """
+    arrived = time.perf_counter()
     tally: Tally = request.app.state.tally
     admission: Admission = request.app.state.admission
     try:
@@ -38,6 +40,8 @@ async def post_batch(request: Request, _grant: Annotated[Grant, Depends(require(
     except Refusal as refusal:
         tally.add("refused", label=refusal.code)
         raise
+    request.app.state.metrics.body_bytes.observe(len(body))
+    request.app.state.metrics.ingest_seconds.observe(time.perf_counter() - arrived)
     return Answer(_plain(accepted))
 
 

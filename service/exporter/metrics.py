@@ -77,6 +77,9 @@ class TallyCollector(Collector):
         heartbeats = CounterMetricFamily("initscope_ingest_heartbeats", "Heartbeats received.")
         heartbeats.add_metric((), counts.get(("heartbeats", ""), 0))
         yield heartbeats
+        unknown = CounterMetricFamily("initscope_ingest_unknown_fields", "Fields of newer clients, read over.")
+        unknown.add_metric((), counts.get(("unknown_fields", ""), 0))
+        yield unknown
 
 
 def _labelled(counts: Mapping[tuple[str, str], int], name: str) -> dict[str, int]:

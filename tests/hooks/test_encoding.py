@@ -186,6 +186,25 @@ def test_a_packed_batch_of_too_many_records_is_refused_before_its_columns_are_bu
     assert caught.value.location == "rows"
 
 
+def test_columns_of_a_newer_client_are_read_over() -> None:
+    head = (
+        b'{"rows":2,"columns":[["tensor","q"],["step","constant",3],["count","constant",1],'
+        b'["entropy","f"],["ids","q"],["z","constant",0.5]]}'
+    )
+    tail = struct.pack("<2q2f2q", 7, 8, 0.5, 0.25, 1, 2)
+    _, records = encoding.parse_binary(b"ISW1" + struct.pack("<I", len(head)) + head + tail)
+    assert list(records.columns["tensor"]) == [7, 8]
+    assert list(records.columns) == list(COLUMNS)
+
+
+def test_more_columns_than_any_client_has_are_refused() -> None:
+    columns = b",".join(b'["x%d","constant",0]' % i for i in range(1000))
+    head = b'{"rows":10000,"columns":[' + columns + b"]}"
+    with pytest.raises(WireError) as caught:
+        encoding.parse_binary(b"ISW1" + struct.pack("<I", len(head)) + head)
+    assert caught.value.location == "columns"
+
+
 def test_a_column_named_twice_is_refused() -> None:
     layout = [[name, "constant", 1] for name in ("tensor", "step", "count", "step")]
     head = json.dumps({"rows": 1, "columns": layout}).encode()
