@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from initscope.hooks.client.guard import Guard
-from initscope.hooks.probe import channels, optimizers
+from initscope.hooks.probe import channels, choices, optimizers
 from initscope.hooks.probe.capture import Capture, inside_backward
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.graph import structure_of
@@ -59,7 +59,6 @@ class Recording:
         self._registry = registry
         self._guard = guard
         self._is_due = is_due
-        self._is_compiled = is_compiled
         self._tell = tell
         self._weights = list(enumerate(tree.weights)) if with_parameters else []
         self._positions = {id(w.tensor): i for i, w in enumerate(tree.weights)}
@@ -74,11 +73,15 @@ class Recording:
         self._in_step = False
         self._manual = False
         self._idle_forwards = 0
-        self._handles = [
+        self._has_run = False
+        self._handles = [] if is_compiled else self._hooks_on(model)
+        optimizers.listen(self)
+
+    def _hooks_on(self, model: nn.Module) -> list[Any]:
+        return [
             model.register_forward_pre_hook(Callback(self.before_forward), with_kwargs=True),
             model.register_forward_hook(Callback(self.after_forward), always_call=True),
         ]
-        optimizers.listen(self)
 
     # -- forward -------------------------------------------------------------------------------------------------------
 
@@ -96,7 +99,7 @@ class Recording:
         if not self._capture.forward_on or inside_backward():
             return
         root = self._tree.sites.get("")
-        if root is not None and root.watched and not self._is_compiled:
+        if root is not None and root.watched:
             # Not by a hook of its own: that would run after this one, which ends the forward.
             self._capture.on_output(root, module, args, output)
         self._capture.forward_on = False
@@ -110,10 +113,8 @@ class Recording:
     def _begin_forward(self, args: Any, kwargs: Mapping[str, Any]) -> None:
         if self._stepped and not self._in_step:
             self._end_step()
-        if self.forward_step < self.step:
-            # Not earlier: what a loop logs after the optimizer's step still belongs to that step.
-            self._tell.reached(self.step - 1)
-            self.forward_step = self.step
+        self._has_run = True
+        self._begin_step()
         self._count_idle()
         take = self._open_take()
         if take is None:
@@ -122,15 +123,20 @@ class Recording:
         take.forwards += 1
         if take.forwards > MAX_FORWARDS:
             return
-        self._capture.attach([s for s in self._tree.sites.values() if s.watched and s.path and not self._is_compiled])
+        self._capture.attach([s for s in self._tree.sites.values() if s.watched and s.path])
         self._capture.forward_on = True
         if self.trace is None:
             self._observe(args, kwargs)
 
+    def _begin_step(self) -> None:
+        if self.forward_step < self.step:
+            # Not earlier: what a loop logs after the optimizer's step still belongs to that step.
+            self._tell.reached(self.step - 1)
+            self.forward_step = self.step
+
     def _observe(self, args: Any, kwargs: Mapping[str, Any]) -> None:
-        observer = Observer(
-            self._tree, self._guard, functional=not self._is_compiled, is_paused=lambda: self._capture.measuring
-        )
+        functional = not choices.is_compiled(self._tree.sites[""].module)
+        observer = Observer(self._tree, self._guard, functional=functional, is_paused=lambda: self._capture.measuring)
         self._observer = observer
         observer.start(args, kwargs)
 
@@ -166,6 +172,7 @@ class Recording:
             if id(optimizer) in self._stepped:
                 self._end_step()
             self._in_step = True
+            self._begin_step()
             take = self._open_take()
             if take is not None:
                 moved = self._positions_in(optimizer)
@@ -182,6 +189,8 @@ class Recording:
             if id(optimizer) not in self._known_optimizers:
                 self._known_optimizers.add(id(optimizer))
                 self._tell.optimizer(optimizer)
+            if not self._has_run:
+                self._tell.never_runs()
             self._read_parameters(moved)
             self._stepped[id(optimizer)] = moved
             if self._is_complete():
@@ -296,6 +305,10 @@ class Reporter:
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer of this model stepped for the first time."""
+        raise NotImplementedError
+
+    def never_runs(self) -> None:
+        """An optimizer stepped, and no training forward of the model was seen."""
         raise NotImplementedError
 
     def never_steps(self, forwards: int) -> None:

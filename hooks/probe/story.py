@@ -85,8 +85,6 @@ class Story(Reporter):
     def learned(self, trace: Trace) -> None:
         """The first forward was read."""
         self._output_shape = trace.output_shape
-        if not trace.functional:
-            self.note("the model is compiled: only weights, gradients and updates are measured")
         self._change(batch_size=trace.batch_size)
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -94,6 +92,13 @@ class Story(Reporter):
         found = [info for info in optimizers.describe(optimizer) if info not in self._description.optimizers]
         if found:
             self._change(optimizers=[*self._description.optimizers, *found])
+
+    def never_runs(self) -> None:
+        """An optimizer stepped, and no training forward of the model was seen."""
+        self.note(
+            "no training forward of the watched model was seen (it is compiled, in eval mode, or its parts are called "
+            "without it): only weights, gradients and updates are measured"
+        )
 
     def never_steps(self, forwards: int) -> None:
         """So many training forwards, and no optimizer stepped."""

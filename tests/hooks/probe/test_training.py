@@ -27,7 +27,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Batch]] = {
     "functional": (models.FunctionalMlp, models.vectors),
     "cnn": (models.Cnn, models.images),
     "gpt with dropout": (models.Gpt, models.tokens),
-    "mha": (models.MhaNet, lambda seed: (torch.randn(4, 6, 16), torch.zeros(4, dtype=torch.long))),
+    "mha": (models.MhaNet, lambda **_: (torch.randn(4, 6, 16), torch.zeros(4, dtype=torch.long))),
     "checkpointed": (lambda: models.Checkpointed(reentrant=False), models.vectors),
     "checkpointed, reentrant": (lambda: models.Checkpointed(reentrant=True), models.vectors),
 }
