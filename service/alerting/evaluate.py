@@ -17,6 +17,7 @@ from initscope.service.alerting import episodes as rows
 from initscope.service.store import evaluation
 from initscope.service.store.engine import Database
 from initscope.service.store.evaluation import Work
+from initscope.service.store.read_tensors import load_tensors
 
 _GRACE: Final = 2.0
 """Seconds that a step waits for ranks that have not reached it."""
@@ -110,7 +111,7 @@ class Evaluator:
         if state is None or work.dirty_step is not None or state.evaluated_step != work.evaluated_step:
             state = self._load(connection, work, ready)
         if state is not None:
-            tensors = evaluation.load_tensors(connection, work.run_no)
+            tensors = load_tensors(connection, work.run_no)
             state.model = Model(tensors, evaluation.load_description(connection, work))
             self._cache[key] = state
             self._cache.move_to_end(key)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.theory import predicted_profile
-from initscope.service.store.evaluation import load_tensors
+from initscope.service.store.read_tensors import load_tensors
 
 
 def expected_at(conn: Connection, run_no: int, records: Mapping[int, TensorStats]) -> dict[int, dict[str, Any]]:

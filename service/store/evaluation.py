@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
-from initscope.hooks.moments import ABSENT, ChannelStats, Moments, TensorStats
-from initscope.hooks.vocabulary import LOST_AFTER_SECONDS, EpisodeState, Kind, Role, RunStatus
-from initscope.hooks.wire import OptimizerInfo, RunDescription, TensorInfo
+from initscope.hooks.moments import TensorStats
+from initscope.hooks.vocabulary import LOST_AFTER_SECONDS, EpisodeState, RunStatus
+from initscope.hooks.wire import OptimizerInfo, RunDescription
+from initscope.service.store.derived import MOMENT_COLUMNS, stats_of
 from initscope.service.store.models import (
     Attempt,
     FindingRow,
@@ -21,12 +21,11 @@ from initscope.service.store.models import (
     Run,
     ScalarRow,
     Session,
-    Tensor,
     TensorStatsRow,
 )
+from initscope.service.store.read_scalars import value_of_class
 
 ENDED: Final = (RunStatus.FINISHED.value, RunStatus.FAILED.value)
-_VALUES: Final = {"nan": math.nan, "posinf": math.inf, "neginf": -math.inf}
 _LIVE: Final = (EpisodeState.PENDING.value, EpisodeState.OPEN.value)
 
 
@@ -133,49 +132,15 @@ def load_description(connection: Connection, work: Work) -> RunDescription:
     return RunDescription(**known)
 
 
-def load_tensors(connection: Connection, run_no: int) -> dict[int, TensorInfo]:
-    """Descriptions by tensor_no, which stands for the wire's key inside the collector."""
-    rows = connection.execute(select(Tensor.__table__).where(Tensor.run_no == run_no))
-    return {row.tensor_no: _to_tensor(row) for row in rows}
-
-
-def _to_tensor(row: Row[Any]) -> TensorInfo:
-    return TensorInfo(
-        key=row.tensor_no,
-        module_path=row.module_path,
-        name=row.name,
-        kind=Kind(row.kind),
-        role=Role(row.role),
-        module_type=row.module_type,
-        shape=list(row.shape),
-        dtype=row.dtype,
-        fan_in=row.fan_in,
-        fan_out=row.fan_out,
-        depth=row.depth,
-        block=row.block,
-        activation_before=row.activation_before,
-        activation_after=row.activation_after,
-        norm_before=row.norm_before,
-        norm_after=row.norm_after,
-        residual=row.residual,
-        tied_with=row.tied_with,
-        trainable=row.trainable,
-    )
-
-
 def load_steps(connection: Connection, work: Work, steps: Sequence[int]) -> dict[int, dict[int, TensorStats]]:
     """Records of those steps, by step and tensor_no."""
     t = TensorStatsRow
     found: dict[int, dict[int, TensorStats]] = {step: {} for step in steps}
-    query = select(
-        t.step, t.tensor_no, t.count, t.nan_count, t.posinf_count, t.neginf_count, t.zero_count,
-        t.mean, t.m2, t.m3, t.m4, t.min, t.max,
-        t.signal_fraction, t.dead_fraction, t.saturated_fraction, t.row_similarity,
-    ).where(t.run_no == work.run_no, t.step.in_(steps), t.attempt == work.attempt)  # fmt: skip
+    query = select(t.step, t.tensor_no, *MOMENT_COLUMNS).where(
+        t.run_no == work.run_no, t.step.in_(steps), t.attempt == work.attempt
+    )
     for row in connection.execute(query):
-        numbers = [ABSENT if x is None else x for x in row[7:]]
-        stats = TensorStats(Moments(*row[2:7], *numbers[:6]), ChannelStats(*numbers[6:]))
-        found[row[0]][row[1]] = stats
+        found[row[0]][row[1]] = stats_of(row[2:])
     return found
 
 
@@ -191,7 +156,7 @@ def load_scalars(
     )
     found: dict[str, list[tuple[int, float]]] = {}
     for name, step, value, value_class in connection.execute(query):
-        found.setdefault(name, []).append((step, _VALUES[value_class] if value is None else value))
+        found.setdefault(name, []).append((step, value_of_class(value, value_class)))
     return found
 
 

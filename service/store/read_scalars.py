@@ -15,6 +15,11 @@ _SCALAR = ScalarRow.__table__.c
 _CLASSES = {"nan": math.nan, "posinf": math.inf, "neginf": -math.inf}
 
 
+def value_of_class(value: float | None, value_class: str) -> float:
+    """The number that was logged, from the two columns that hold it."""
+    return _CLASSES[value_class] if value is None else value
+
+
 @dataclass(frozen=True, slots=True)
 class ScalarCurve:
     """One logged number over steps; `values` may be NaN or infinite. Points may be left out, none of which is worse."""
@@ -35,7 +40,7 @@ def list_scalars(
     columns = (_SCALAR.name, _SCALAR.step, _SCALAR.value, _SCALAR.value_class)
     found: dict[str, list[tuple[int, float]]] = {}
     for name, step, value, kind in conn.execute(select(*columns).where(*wanted).order_by(_SCALAR.name, _SCALAR.step)):
-        found.setdefault(name, []).append((step, _CLASSES.get(kind, value)))
+        found.setdefault(name, []).append((step, value_of_class(value, kind)))
     return [_curve(name, points, max_points) for name, points in found.items()]
 
 
@@ -60,5 +65,5 @@ def first_losses(conn: Connection, run_nos: Sequence[int], until_step: int) -> d
     )
     found: dict[int, list[tuple[int, float]]] = {}
     for run_no, step, value, kind in conn.execute(query):
-        found.setdefault(run_no, []).append((step, _CLASSES.get(kind, value)))
+        found.setdefault(run_no, []).append((step, value_of_class(value, kind)))
     return {run_no: _curve("loss", points, len(points)) for run_no, points in found.items()}

@@ -54,6 +54,7 @@ def database(tmp_path):
 def run(database):
     with database.write() as conn:
         run_no, _ = seeds.add_run(conn, last_step=-1)
+        conn.execute(update(Attempt).where(Attempt.run_no == run_no).values(evaluated_step=None))
         seeds.add_session(conn, run_no, last_step=-1)
         tensor_no = seeds.add_tensor(conn, run_no, "layer", "weight", "weight", depth=0)
     return run_no, tensor_no
