@@ -5,14 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from initscope.hooks import encoding, wire
 from initscope.hooks.vocabulary import MAX_RECORDS_PER_BATCH, MAX_TENSORS_PER_RUN, Kind
-from tests.support.collector import Collector, absent, batch, info, stats
+from tests.support.collector import Collector, absent, batch, info, running_collector, stats
 
 JSON = wire.MEDIA_JSON
 BINARY = wire.MEDIA_BINARY
@@ -46,12 +46,13 @@ def refused(collector: Collector, body: bytes, media: str = JSON, *, coding: str
     return response.status_code, error["code"], error["field"]
 
 
-@pytest.fixture
-def fed(collector: Collector) -> Collector:
-    """A collector that has accepted something."""
-    collector.send(batch(0))
-    assert collector.counts() == (1, 1, 1, 0)
-    return collector
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """One collector for all bodies that store nothing; it has accepted something before."""
+    with running_collector(tmp_path_factory.mktemp("home")) as running:
+        running.send(batch(0))
+        assert running.counts() == (1, 1, 1, 0)
+        yield running
 
 
 HEADERS: list[tuple[str, Callable[[], bytes], int, str | None]] = [
@@ -97,26 +98,26 @@ RECORDS: list[tuple[str, dict[str, Any], int, str | None]] = [
 
 
 @pytest.mark.parametrize(("body", "status", "field"), [case[1:] for case in HEADERS], ids=[case[0] for case in HEADERS])
-def test_a_bad_header_is_refused_by_its_field(fed, body, status, field) -> None:
-    assert refused(fed, body()) == (status, "invalid_field", field)
+def test_a_bad_header_is_refused_by_its_field(shared: Collector, body, status, field) -> None:
+    assert refused(shared, body()) == (status, "invalid_field", field)
 
 
 @pytest.mark.parametrize(
     ("changes", "status", "field"), [case[1:] for case in RECORDS], ids=[case[0] for case in RECORDS]
 )
-def test_bad_columns_are_refused_by_their_field(embedded: Collector, changes, status, field) -> None:
-    assert refused(embedded, text(**changes)) == (status, "invalid_field", field)
+def test_bad_columns_are_refused_by_their_field(shared: Collector, changes, status, field) -> None:
+    assert refused(shared, text(**changes)) == (status, "invalid_field", field)
 
 
-def test_what_is_no_json_is_refused(embedded: Collector) -> None:
+def test_what_is_no_json_is_refused(shared: Collector) -> None:
     for body in (
         b"", b"{", b"null", b"[]", b'"text"', b"\xff\xfe\x00", b"garbage" * 1000, b"[" * 20_000, b'{"a":' * 20_000,
         b'{"sequence": ' + b"9" * 5_000 + b"}", b'{"run": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
     ):  # fmt: skip
-        assert refused(embedded, body) == (400, "invalid_body", None)
+        assert refused(shared, body) == (400, "invalid_body", None)
 
 
-def test_what_is_no_packed_batch_is_refused(embedded: Collector) -> None:
+def test_what_is_no_packed_batch_is_refused(shared: Collector) -> None:
     good = encoding.to_binary(batch(7, {("fc", step): stats(mean=step / 100) for step in range(20)}))
     for body in (
         b"ISW1",
@@ -126,26 +127,26 @@ def test_what_is_no_packed_batch_is_refused(embedded: Collector) -> None:
         good + b"x",
         good[: len(good) // 2],
     ):
-        status, _, _ = refused(embedded, body, BINARY)
+        status, _, _ = refused(shared, body, BINARY)
         assert status in (400, 422)
 
 
-def test_a_packed_batch_cannot_ask_for_more_memory_than_it_has_bytes(embedded: Collector) -> None:
+def test_a_packed_batch_cannot_ask_for_more_memory_than_it_has_bytes(shared: Collector) -> None:
     columns = [[f"x{i}", "constant", 0] for i in range(100_000)]
     head = json.dumps({**plain(records=None), "rows": 10_000, "columns": columns}).encode()
     body = b"ISW1" + len(head).to_bytes(4, "little") + head
-    assert refused(embedded, body, BINARY)[2] == "columns"
+    assert refused(shared, body, BINARY)[2] == "columns"
 
 
-def test_too_many_records_are_refused(embedded: Collector) -> None:
+def test_too_many_records_are_refused(shared: Collector) -> None:
     count = MAX_RECORDS_PER_BATCH + 1
     columns = {"tensor": [1] * count, "step": list(range(count)), "count": [1] * count}
-    assert refused(embedded, text(records=columns)) == (422, "invalid_field", "records")
+    assert refused(shared, text(records=columns)) == (422, "invalid_field", "records")
 
 
 @pytest.mark.parametrize("media", ["application/json", "text/plain", "", "application/vnd.initscope.v2+json", "a/b;c"])
-def test_another_media_type_is_unsupported(embedded: Collector, media: str) -> None:
-    assert refused(embedded, text(), media)[:2] == (415, "unsupported_media_type")
+def test_another_media_type_is_unsupported(shared: Collector, media: str) -> None:
+    assert refused(shared, text(), media)[:2] == (415, "unsupported_media_type")
 
 
 def test_parameters_of_the_media_type_do_not_matter(embedded: Collector) -> None:
@@ -154,8 +155,8 @@ def test_parameters_of_the_media_type_do_not_matter(embedded: Collector) -> None
 
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "gzip, gzip", "x"])
-def test_another_content_encoding_is_unsupported(embedded: Collector, coding: str) -> None:
-    assert refused(embedded, text(), coding=coding)[:2] == (415, "unsupported_encoding")
+def test_another_content_encoding_is_unsupported(shared: Collector, coding: str) -> None:
+    assert refused(shared, text(), coding=coding)[:2] == (415, "unsupported_encoding")
 
 
 def post_raw(collector: Collector, content: bytes) -> tuple[int, str]:
@@ -166,12 +167,12 @@ def post_raw(collector: Collector, content: bytes) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-def test_a_body_that_is_no_gzip_or_a_part_of_one_is_refused(embedded: Collector) -> None:
+def test_a_body_that_is_no_gzip_or_a_part_of_one_is_refused(shared: Collector) -> None:
     whole = gzip.compress(text())
     broken = bytearray(whole)
     broken[-6] ^= 0xFF  # the checksum
     for content in (b"", text(), whole[:-1], whole[:10], whole[: len(whole) // 2], whole + b"tail", bytes(broken)):
-        assert post_raw(embedded, content) == (400, "invalid_body")
+        assert post_raw(shared, content) == (400, "invalid_body")
 
 
 def test_every_member_of_a_gzip_body_counts(embedded: Collector) -> None:
@@ -182,25 +183,25 @@ def test_every_member_of_a_gzip_body_counts(embedded: Collector) -> None:
     assert response.json() == {"accepted": 1, "duplicate": False, "rejected": [], "rejected_count": 0}
 
 
-def test_bombs_are_too_large(embedded: Collector) -> None:
+def test_bombs_are_too_large(shared: Collector) -> None:
     bomb = zlib.compressobj(9, zlib.DEFLATED, 31)
     one = bomb.compress(bytes(200 * 2**20)) + bomb.flush()
     assert len(one) < 300_000
     members = gzip.compress(bytes(2**20), 9) * 40
-    assert post_raw(embedded, one) == (413, "too_large")
-    assert post_raw(embedded, members) == (413, "too_large")
-    assert post_raw(embedded, gzip.compress(b"") * 100_000) == (400, "invalid_body")
+    assert post_raw(shared, one) == (413, "too_large")
+    assert post_raw(shared, members) == (413, "too_large")
+    assert post_raw(shared, gzip.compress(b"") * 100_000) == (400, "invalid_body")
 
 
-def test_a_body_larger_than_the_limit_is_refused_with_and_without_a_length(embedded: Collector) -> None:
+def test_a_body_larger_than_the_limit_is_refused_with_and_without_a_length(shared: Collector) -> None:
     content = b"x" * (4 * 2**20 + 1)
-    assert post_raw(embedded, content) == (413, "too_large")
+    assert post_raw(shared, content) == (413, "too_large")
 
     def pieces():
         for start in range(0, len(content), 2**16):
             yield content[start : start + 2**16]
 
-    assert post_raw(embedded, pieces()) == (413, "too_large")  # type: ignore[arg-type]
+    assert post_raw(shared, pieces()) == (413, "too_large")  # type: ignore[arg-type]
 
 
 def test_a_body_of_nothing_but_nan_loses_its_records_and_no_others(collector: Collector) -> None:
@@ -288,13 +289,13 @@ def test_free_text_is_kept_in_a_form_that_every_reader_takes(collector: Collecto
         assert expected in found
 
 
-def test_heartbeats_are_checked_like_batches(embedded: Collector) -> None:
+def test_heartbeats_are_checked_like_batches(shared: Collector) -> None:
     for body, kind, status in (
         (b"{", "application/json", 400),
         (b"{}", "application/json", 422),
         (b"{}", "text/plain", 415),
         (b" " * 70_000, "application/json", 413),
     ):
-        response = embedded.http.post("/api/v1/heartbeats", content=body, headers={"Content-Type": kind})
+        response = shared.http.post("/api/v1/heartbeats", content=body, headers={"Content-Type": kind})
         assert response.status_code == status
         assert response.json()["error"]["message"]
