@@ -31,12 +31,12 @@ class ServiceMetrics:
         self.registry = registry = CollectorRegistry()
         self.ingest_seconds = Histogram(
             "initscope_ingest_duration_seconds",
-            "Time from a batch's arrival to its answer.",
+            "Time from a stored batch's arrival to its answer.",
             buckets=_SECONDS,
             registry=registry,
         )
         self.body_bytes = Histogram(
-            "initscope_ingest_body_bytes", "Size of compressed batches.", buckets=_BYTES, registry=registry
+            "initscope_ingest_body_bytes", "Size of stored batches, compressed.", buckets=_BYTES, registry=registry
         )
         self.evaluation_seconds = Histogram(
             "initscope_evaluation_duration_seconds",

@@ -34,7 +34,7 @@ class Seeded:
 
 
 def add_run(conn: Connection, name: str = "run", *, attempt: int = 0, **values: Any) -> tuple[int, str]:
-    """A run with its attempts; (run_no, id)."""
+    """A run with its attempts, which count as evaluated so that no worker adds findings; (run_no, id)."""
     now = values.pop("now", datetime.now(UTC))
     row = {
         "id": str(uuid.uuid4()), "project": "default", "run_id": uuid.uuid4().hex, "name": name, "status": "running",
@@ -43,7 +43,8 @@ def add_run(conn: Connection, name: str = "run", *, attempt: int = 0, **values: 
     }  # fmt: skip
     run_no = conn.execute(insert(Run).values(**row).returning(Run.run_no)).scalar_one()
     attempts = [
-        {"run_no": run_no, "number": n, "world_size": 1, "first_step": 0, "created_at": now} for n in range(attempt + 1)
+        {"run_no": run_no, "number": n, "world_size": 1, "first_step": 0, "evaluated_step": 10**9, "created_at": now}
+        for n in range(attempt + 1)
     ]
     conn.execute(insert(Attempt), attempts)
     return run_no, row["id"]
@@ -150,11 +151,11 @@ def add_mlp(
             tensors[path, "weight", kind] = add_tensor(conn, run_no, path, "weight", kind, depth=depth)
         for kind in ("activation", "activation_gradient"):
             tensors[path, "output", kind] = add_tensor(conn, run_no, path, "output", kind, depth=depth)
-    rows = []
-    for (path, _, kind), tensor_no in tensors.items():
-        depth = int(path.rpartition(".")[2])
-        for step in steps:
-            rows.append(record_row(run_no, tensor_no, step, normal(_mlp_rms(kind, depth, layers, gain, step))))
+    rows = [
+        record_row(run_no, no, step, normal(_mlp_rms(kind, int(path.rpartition(".")[2]), layers, gain, step)))
+        for (path, _, kind), no in tensors.items()
+        for step in steps
+    ]
     add_records(conn, rows)
     add_scalars(conn, run_no, "loss", [(step, 2.3 * math.exp(-step / 400)) for step in steps])
     return Seeded(run_no, run, tensors)
