@@ -65,7 +65,9 @@ def answer(
 def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)  # noqa: S101 - registered for this class only
     if error.status == HTTPStatus.UNAUTHORIZED and _is_page(request):
-        return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=HTTPStatus.SEE_OTHER)
+        # The query belongs to it: a link that was sent shows a chosen step of a chosen tensor.
+        page = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/login?next={quote(page, safe='/')}", status_code=HTTPStatus.SEE_OTHER)
     return answer(
         error.status, error.code, error.message, field=error.field, hint=error.hint, headers=error.headers
     )  # fmt: skip
@@ -118,4 +120,6 @@ def _internal(request: Request, error: Exception) -> Response:
     request_id = getattr(request.state, "request_id", "unknown")
     _LOG.error("request %s failed", request_id, exc_info=error)
     message = f"the service failed; its log has the details under request {request_id}"
-    return answer(500, "internal", message, headers=SAFE_HEADERS)
+    # Starlette answers this outside of every middleware.
+    headers = {**SAFE_HEADERS, "X-Request-Id": request_id, "Cache-Control": "no-store"}
+    return answer(500, "internal", message, headers=headers)

@@ -9,9 +9,9 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from initscope.service.store.models import Token
 
@@ -29,8 +29,8 @@ class Grant:
     scopes: frozenset[str]
 
     def allows(self, scope: str) -> bool:
-        """Admin implies every scope."""
-        return scope in self.scopes or "admin" in self.scopes
+        """Whether the bearer has the scope."""
+        return scope in self.scopes
 
 
 def generate() -> str:
@@ -62,13 +62,18 @@ def find(connection: Connection, token: str) -> Grant | None:
     row = connection.execute(_active(token_id(token))).first()
     # Compared even when there is no row, so that the time of an answer tells nothing about ids.
     matches = hmac.compare_digest(row.secret_hash if row else bytes(32), _hash(token))
-    return Grant(row.token_id, frozenset(row.scopes)) if row and matches else None
+    return _grant(row) if row and matches else None
 
 
 def find_by_id(connection: Connection, identity: str) -> Grant | None:
     """What a token grants that was checked before (a signed cookie names it); None for a revoked one."""
     row = connection.execute(_active(identity)).first()
-    return Grant(row.token_id, frozenset(row.scopes)) if row else None
+    return _grant(row) if row else None
+
+
+def _grant(row: Row[Any]) -> Grant:
+    """Admin implies every scope."""
+    return Grant(row.token_id, frozenset(SCOPES if "admin" in row.scopes else row.scopes))
 
 
 def list_all(connection: Connection) -> list[Token]:
