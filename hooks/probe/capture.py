@@ -70,7 +70,7 @@ class Capture:
     def on_output(self, site: Site, _module: nn.Module, _args: Any, output: Any) -> None:
         """Forward hook of a watched module."""
         take = self.take
-        if take is None or self._guard.off or torch.compiler.is_compiling():
+        if take is None or self._guard.off:
             return
         again = inside_backward()
         if not (self.forward_on or again):

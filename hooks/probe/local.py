@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TextIO
 
 from initscope.hooks.client.guard import Guard
@@ -91,7 +92,7 @@ class LocalDiagnosis:
         """Findings that are open, worst first, after everything handed over so far was judged."""
         self._put(self._judge, sys.maxsize)
         self._settle(timeout)
-        return [e.finding for e in _worst_first(self._episodes.values()) if e.state in _TOLD]
+        return _told(self._episodes)
 
     def report(self) -> str:
         """The verdict and every finding, in text."""
@@ -134,7 +135,7 @@ class LocalDiagnosis:
     def _end(self, status: RunStatus) -> None:
         self._judge(sys.maxsize)
         self._episodes, _ = close(self._episodes, self._last_step)
-        findings = [e.finding for e in _worst_first(self._episodes.values()) if e.state in _TOLD]
+        findings = _told(self._episodes)
         self._write(text.ending(findings, self._last_step, status))
 
     def _tell(self, changes: Sequence[Transition]) -> None:
@@ -190,6 +191,8 @@ class LocalDiagnosis:
 _TOLD: Final = (EpisodeState.OPEN, EpisodeState.CLOSED)
 
 
-def _worst_first(episodes: Any) -> list[Episode]:
-    roots = [e for e in episodes if e.parent is None]
-    return sorted(roots, key=lambda e: (-e.severity.rank, e.first_step))
+def _told(episodes: Mapping[str, Episode]) -> list[Finding]:
+    """Findings that are open or were at the end, worst first, with the severity that their episode has."""
+    roots = [e for e in episodes.values() if e.parent is None and e.state in _TOLD]
+    roots.sort(key=lambda e: (-e.severity.rank, e.first_step))
+    return [replace(e.finding, severity=e.severity) for e in roots]

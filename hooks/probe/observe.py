@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from initscope.hooks.client.guard import Guard
 from initscope.hooks.probe.hooking import Callback
@@ -86,7 +86,10 @@ class Observer:
     def stop(self, output: Any) -> Trace:
         """Ends listening; `output` is what the root returned, None if it raised."""
         if self._mode is not None:
-            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            # Not ours on top: somebody's mode above it was never left, and pops it with its own.
+            if _get_current_function_mode() is self._mode:  # type: ignore[no-untyped-call]
+                self._mode.__exit__(None, None, None)
+            self._mode.observer = None
             self._mode = None
         for handle in self._handles:
             handle.remove()
@@ -159,15 +162,15 @@ class _Mode(TorchFunctionMode):
 
     def __init__(self, observer: Observer, is_paused: Callable[[], bool]) -> None:
         super().__init__()
-        self._observer = observer
+        self.observer: Observer | None = observer
         self._is_paused = is_paused
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self._is_paused():
-            self._observer.called(func, args, kwargs, result)
+        if self.observer is not None and not self._is_paused():
+            self.observer.called(func, args, kwargs, result)
         return result
 
 

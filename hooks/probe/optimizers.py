@@ -48,8 +48,6 @@ def forget(listener: Listener) -> None:
 
 
 def _before(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-    if torch.compiler.is_compiling():
-        return
     fired = _running.setdefault(id(optimizer), [])
     # After a post hook only another one closes a nested step; a pre hook says that the outer step raised.
     if fired and fired[-1] == "post":
@@ -61,8 +59,6 @@ def _before(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
 
 
 def _after(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-    if torch.compiler.is_compiling():
-        return
     fired = _running.get(id(optimizer), [])
     fired.append("post")
     if fired.count("post") < fired.count("pre"):

@@ -87,11 +87,12 @@ class Recording:
 
     def before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Forward pre-hook of the root: decides whether this is a training forward."""
-        if self.is_closed or self._guard.off or torch.compiler.is_compiling():
+        if self.is_closed or self._guard.off:
             return
-        if not torch.is_grad_enabled() or not module.training or inside_backward() or self._capture.forward_on:
+        if not torch.is_grad_enabled() or not module.training or inside_backward():
             return
         with self._guard.shield("forward"):
+            self._abandon()
             self._begin_forward(args, kwargs)
 
     def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -109,6 +110,13 @@ class Recording:
                 trace = observer.stop(output)
                 if output is not None:
                     self._learn(trace)
+
+    def _abandon(self) -> None:
+        """Ends a forward that Ctrl-C ended: after that torch calls no hook."""
+        self._capture.forward_on = False
+        if self._observer is not None:
+            self._observer.stop(None)
+            self._observer = None
 
     def _begin_forward(self, args: Any, kwargs: Mapping[str, Any]) -> None:
         if self._stepped and not self._in_step:
@@ -169,6 +177,7 @@ class Recording:
         if self.is_closed or self._guard.off or not self._positions_in(optimizer):
             return
         with self._guard.shield("optimizer pre-hook"):
+            self._abandon()
             if id(optimizer) in self._stepped:
                 self._end_step()
             self._in_step = True
@@ -271,6 +280,7 @@ class Recording:
         if self.is_closed:
             return
         with self._guard.shield("close"):
+            self._abandon()
             if self._stepped:
                 self._end_step()
             else:

@@ -331,12 +331,18 @@ def test_an_error_of_ours_never_reaches_the_training(
     assert "switched off" in caplog.text
 
 
-def test_an_interrupt_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_passes_through_and_the_next_forward_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Capture, "_measure", interrupted)
     model = models.mlp()
-    watched(model)
-    with pytest.raises(KeyboardInterrupt):
-        model(models.vectors()[0])
+    monitor, r = watched(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(Capture, "_measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model(models.vectors()[0])
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1), [models.vectors()], models.loss_of)
+    assert not torch.overrides._get_current_function_mode_stack()
+    monitor.close()
+    assert r.info("2").activation_after == "relu"
+    assert r.at(0, "2").moments.count == 8 * 24
