@@ -11,12 +11,14 @@ FILE = Path(__file__).resolve().parents[2] / "docs" / "rules.md"
 _INTRODUCTION = """\
 # Rules
 
-Made from the rules' own texts by `.venv/bin/python -m tests.support.rules_document`; edit those, in `initscope.hooks.rules`.
+Made from the rules' own texts by `.venv/bin/python -m tests.support.rules_document`; edit those, in
+`initscope.hooks.rules`.
 
-A rule sees the records of the attempt's first step and of the last 20 sampled ones, and the model's description; no clock, no
-tensors. It gives findings, each with severity, cause, layer, evidence and a remedy. **Patience** is how many evaluated steps in
-a row must show a finding before it opens, **clears after** how many clean ones resolve it. A finding that is **explained by**
-another rule's at the same step, at least as severe, is folded under it. Numbers in `code` are the thresholds.
+A rule sees the records of the attempt's first step and of the last 20 sampled ones, and the model's
+description; no clock, no tensors. It gives findings, each with severity, cause, layer, evidence and a remedy.
+**Patience** is how many evaluated steps in a row must show a finding before it opens, **clears after** how many
+clean ones resolve it. A finding that is **explained by** another rule's at the same step, at least as severe,
+is folded under it. Numbers in `code` are the thresholds.
 """
 
 
