@@ -127,9 +127,23 @@ def chains_of(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], ...]:
 
 
 def _is_cut(before: Layer, layer: Layer) -> bool:
-    width, inputs = before.weight.shape[:1], layer.weight.shape[1:2]
-    fits = not width or not inputs or not width[0] or inputs[0] % width[0] == 0
-    return bool(before.norm_after or layer.norm_before or before.is_residual or not fits)
+    return bool(before.norm_after or layer.norm_before or before.is_residual or not _fits(before, layer))
+
+
+def _fits(before: Layer, layer: Layer) -> bool:
+    """Whether the one's outputs can be the other's inputs, and all of them: no concatenation, no other branch."""
+    width, inputs = _widths(before)[0], _widths(layer)[1]
+    if width == inputs or not width or not inputs:
+        return True
+    is_kernel = len(layer.weight.shape) > 2
+    # A linear layer may see many positions, flattened; a grouped convolution sees a part of the channels.
+    return width % inputs == 0 if is_kernel else len(before.weight.shape) > 2 and inputs % width == 0
+
+
+def _widths(layer: Layer) -> tuple[int, int]:
+    """(outputs, inputs) of a matrix or kernel; transposed convolutions keep them the other way round."""
+    rows, columns = layer.weight.shape[0], layer.weight.shape[1]
+    return (columns, rows) if "transpose" in layer.weight.module_type.lower() else (rows, columns)
 
 
 def _is_matrix(t: TensorInfo) -> bool:

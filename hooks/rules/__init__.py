@@ -1,6 +1,6 @@
 """Rules: pure functions from a window of statistics and the model's description to findings."""
 
-from initscope.hooks.rules import attention, loss, numerics, propagation, scale, units, updates, weights
+from initscope.hooks.rules import attention, collapse, loss, numerics, propagation, scale, units, updates, weights
 from initscope.hooks.rules.engine import Limits, Rule, diagnose, fold, judged
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.lifecycle import Episode, Transition, advance, close
@@ -11,6 +11,7 @@ RULES: tuple[Rule, ...] = (
     *numerics.RULES,
     *loss.RULES,
     *attention.RULES,
+    *collapse.RULES,
     *propagation.RULES,
     *units.RULES,
     *scale.RULES,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 from initscope.hooks.layers import Layer
-from initscope.hooks.rules.remedy import number, redraw
+from initscope.hooks.rules.remedy import healthy_std, number, redraw, weight_code
 from initscope.hooks.rules.signals import forward_drift, input_rms, rms
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import expected_std
@@ -15,6 +16,8 @@ from initscope.hooks.vocabulary import Cause, Role
 HOT_INPUT: Final = 16.0
 """Input rms from which the data, not the weights, is what is too large."""
 HOT_DRIFT: Final = 3.0
+HOT_STREAM: Final = 6.0
+"""Octaves from the first output to the head's input."""
 HOT_HEAD: Final = 4.0
 """Times the std that gives logits of std 1."""
 
@@ -31,7 +34,7 @@ class Blame:
 
 def blame_scale(window: Window) -> Blame | None:
     """What was too large at the start; None if nothing was."""
-    return _input(window) or _drift(window) or _table(window) or _head(window)
+    return _input(window) or _drift(window) or _stream(window) or _table(window) or _head(window)
 
 
 def _input(window: Window) -> Blame | None:
@@ -67,6 +70,27 @@ def _drift(window: Window) -> Blame | None:
             redraw(offender, stats.moments.std if stats else None),
         )
     return None
+
+
+def _stream(window: Window) -> Blame | None:
+    """Growth that no chain shows: what the head takes in is far larger than what the first layer gives."""
+    head = next((x for x in window.model.layers if x.is_head and x.is_plain), None)
+    first = next((x for x in window.model.layers if x.depth is not None and x.output is not None), None)
+    taken = input_rms(window, head) if head is not None else None
+    given = rms(window.first(first.output)) if first is not None else None
+    if head is None or first is None or not taken or not given or taken < 2.0**HOT_STREAM * given:
+        return None
+    branch = next((x for x in window.model.layers if x.is_residual), first)
+    stats = window.first(branch.weight)
+    blocks = sum(x.is_residual for x in window.model.layers)
+    small = healthy_std(branch) / math.sqrt(max(1, blocks))
+    return Blame(
+        Cause.TOO_LARGE_EXPLODE,
+        branch,
+        f"what {head.path} takes in is {number(taken / given)} times what {first.path} gives",
+        f"nn.init.normal_({weight_code(branch)}, std={number(small)})  # instead of "
+        f"{number(stats.moments.std if stats else math.nan)}, on each of {blocks} branches; or normalize their inputs",
+    )
 
 
 def token_table(window: Window) -> Layer | None:

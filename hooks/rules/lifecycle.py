@@ -20,7 +20,9 @@ from initscope.hooks.vocabulary import EpisodeState, Severity
 
 @dataclass(frozen=True)
 class Episode:
-    """One stretch of a finding's life. `finding` is its newest sighting; `parent` the fingerprint that explains it.
+    """One stretch of a finding's life.
+
+    `finding` is its newest sighting of that severity; `parent` the fingerprint of what explains it.
 
     `severity` is the episode's own, which falls later than the finding's. `clean_count` and `milder_count` are judged
     steps in a row without the finding, and with a milder one. `judged_step` is the last step that counted.
@@ -144,7 +146,7 @@ def _sighted(
     if old.state is EpisodeState.PENDING:
         worst = max(old.severity, finding.severity, key=lambda s: s.rank)
         return _opened(fingerprint, replace(known, severity=worst), old.state, patience, step)
-    return _weighed(fingerprint, known, again, rules, step)
+    return _weighed(fingerprint, old, known, again, rules, step)
 
 
 def _opened(fingerprint: str, episode: Episode, before: EpisodeState | None, patience: int, step: int) -> Step:
@@ -157,13 +159,16 @@ def _opened(fingerprint: str, episode: Episode, before: EpisodeState | None, pat
     return episode, []
 
 
-def _weighed(fingerprint: str, episode: Episode, again: bool, rules: Mapping[str, Rule], step: int) -> Step:
+def _weighed(fingerprint: str, old: Episode, new: Episode, again: bool, rules: Mapping[str, Rule], step: int) -> Step:
     """An open episode's severity: up at once, down after as many milder steps as would resolve it."""
-    now = episode.finding.severity
-    milder = episode.milder_count + (not again) if now.rank < episode.severity.rank else 0
-    if now.rank == episode.severity.rank or (now.rank < episode.severity.rank and milder < _patience(episode, rules)):
-        return replace(episode, milder_count=milder), []
-    changed = replace(episode, severity=now, milder_count=0)
+    now = new.finding.severity
+    milder = new.milder_count + (not again) if now.rank < old.severity.rank else 0
+    if now.rank == old.severity.rank:
+        return replace(new, milder_count=0), []
+    if milder and milder < _patience(new, rules):
+        # The words stay those of the severity that still holds.
+        return replace(new, milder_count=milder, finding=old.finding), []
+    changed = replace(new, severity=now, milder_count=0)
     return changed, [_transition(fingerprint, changed, EpisodeState.OPEN, step)]
 
 

@@ -36,10 +36,13 @@ def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:
     excess, uniform = known
     if excess <= max(limits["info_nats"], limits["info_share"] * uniform):
         return
-    severity = Severity.WARNING if excess > limits["warning_share"] * max(uniform, 1.0) else Severity.INFO
+    share = excess / max(uniform, 1.0)
+    severity = Severity.WARNING if share > limits["warning_share"] else Severity.INFO
     classes = window.model.description.output_classes or 2
     std = logit_std_of_loss(classes, uniform + excess)
     blame = blame_scale(window) or Blame(Cause.BAD_OUTPUT_HEAD, None, "the logits are too large", _smaller_head(window))
+    if share > limits["critical_share"] and blame.cause is Cause.TOO_LARGE_EXPLODE:
+        severity = Severity.CRITICAL
     yield Finding(
         rule=INITIAL_LOSS.id,
         severity=severity,
@@ -101,7 +104,7 @@ INITIAL_LOSS: Final = Rule(
     id="initial-loss",
     family="loss",
     check=check_initial,
-    limits={"info_nats": 0.5, "info_share": 0.1, "warning_share": 3.0},
+    limits={"info_nats": 0.5, "info_share": 0.1, "warning_share": 3.0, "critical_share": 100.0},
     baseline_only=True,
     explained_by=(
         "embedding-scale",
@@ -114,7 +117,7 @@ INITIAL_LOSS: Final = Rule(
     ),
     title="The first loss is above that of knowing nothing",
     statistic="First logged cross entropy − ln C. Info from the larger of `info_nats` and `info_share`·ln C, warning "
-    "from `warning_share`·ln C (of one nat at least).",
+    "from `warning_share`·ln C (of one nat at least), critical from `critical_share`·ln C where the signal grew.",
     harmless="Some nats are common in healthy runs and vanish within steps, hence an info. Class weights, auxiliary "
     "losses, sums instead of means and label smoothing shift it. Off until a loss is logged.",
     source="Random logits of std σ cost ln C + σ²/2, and σ·√(2 ln C) for large σ (Derrida 1981).",

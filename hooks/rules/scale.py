@@ -68,7 +68,8 @@ _DEFAULT: Final = "PyTorch's default, kaiming_uniform_(a=√5), which is 1/√(3
 def _scheme(scaled: Sequence[_Scaled]) -> str:
     """The rule that these weights seem to follow, in words."""
     ratios = [s.size * math.sqrt(3 * (s.layer.fan_in or 1)) for s in scaled]
-    if all(abs(r - 1) < 0.03 for r in ratios):
+    # Not of all layers: PyTorch takes another fan for transposed convolutions.
+    if 2 * sum(abs(r - 1) < 0.03 for r in ratios) >= len(ratios):
         return _DEFAULT
     sizes = [s.size for s in scaled]
     if max(sizes) < 1.05 * min(sizes):

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from initscope.hooks.layers import Layer
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.rules.window import Window
-from initscope.hooks.theory import width_tolerance
+from initscope.hooks.theory import BOUNDED, activation_name, width_tolerance
 from initscope.hooks.vocabulary import Kind, Role
 from initscope.hooks.wire import TensorInfo
 
@@ -57,6 +58,24 @@ def is_trained(window: Window) -> bool:
     gains = [window.first(t) for t in window.model.by_kind[Kind.WEIGHT] if t.role is Role.NORM_GAIN]
     spread = [g.moments.std > 1e-3 * abs(g.moments.mean) for g in gains if g is not None and g.moments.count > 1]
     return bool(spread) and sum(spread) > len(spread) / 2
+
+
+def saturation(window: Window, layers: Sequence[Layer]) -> float:
+    """Median saturated fraction of the bounded activations; 0 for none."""
+    records = [window.stats(x.output) for x in layers if activation_name(x.activation_after) in BOUNDED]
+    values = sorted(
+        s.channels.saturated_fraction for s in records if s is not None and math.isfinite(s.channels.saturated_fraction)
+    )
+    return values[len(values) // 2] if values else 0.0
+
+
+_ADAPTIVE: Final = ("ada", "rmsprop", "lion", "lamb", "novograd", "shampoo", "sophia", "muon", "adopt", "prodigy")
+
+
+def is_adaptive(window: Window) -> bool:
+    """Whether the optimizer makes up for the size of gradients, or is not known."""
+    known = window.model.description.optimizers
+    return not known or any(o.beta2 is not None or any(word in o.name.lower() for word in _ADAPTIVE) for o in known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,189 @@
+"""The rule on outputs that no longer depend on the input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from initscope.hooks.layers import Layer
+from initscope.hooks.rules.engine import Limits, Rule
+from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.remedy import code_path, number, redraw, redraw_all
+from initscope.hooks.rules.signals import (
+    at_step,
+    is_adaptive,
+    is_zero,
+    rms,
+    saturation,
+    signal_fraction,
+)
+from initscope.hooks.rules.window import Window
+from initscope.hooks.theory import activation
+from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class _Collapse:
+    layer: Layer
+    fraction: float
+    reference: float
+    last: Layer
+    end: float
+
+
+def check_collapse(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Outputs that no longer depend on the input, from some layer to the last hidden one."""
+    batch = window.model.description.batch_size
+    if batch is not None and batch < limits["batch"]:
+        return
+    collapse = _collapse(window, limits)
+    start = _collapse(window, limits, window.baseline_step)
+    if collapse is None or not (start or _is_plain_net(window)):
+        return
+    source, cause, why, remedy = _origin(window, collapse)
+    # What collapses later learns its biases first, and may come back; so may all with an adaptive optimizer.
+    limit = limits["critical_adaptive" if start is None or is_adaptive(window) else "critical"]
+    certain = collapse.end < limit * collapse.reference or cause is Cause.BAD_EMBEDDING_SCALE
+    yield Finding(
+        rule=SIGNAL_COLLAPSE.id,
+        severity=Severity.CRITICAL if certain else Severity.WARNING,
+        cause=cause,
+        step=window.step,
+        subject="run",
+        module_path=source.path,
+        tensor_name=source.output.name if source.output else None,
+        kind=Kind.ACTIVATION,
+        diagnosis=f"From {collapse.layer.path} on the output hardly depends on the input: {collapse.fraction:.2%} of "
+        f"its mean square differs between samples (at most {collapse.reference:.0%} before), {why}.",
+        remedy=remedy,
+        evidence={
+            "signal_fraction": collapse.fraction,
+            "last_signal_fraction": collapse.end,
+            "reference": collapse.reference,
+            "limit": limits["fraction"],
+            "last_layer": collapse.last.path,
+        },
+    )
+
+
+def _is_plain_net(window: Window) -> bool:
+    """Whether all hidden layers are one chain.
+
+    Normalized and residual nets learn a direction that all samples share within steps, and live well with it.
+    """
+    hidden = [x for x in window.model.layers if x.depth is not None and x.output is not None and not x.is_head]
+    return any(len(chain) == len(hidden) for chain in window.model.chains)
+
+
+def _collapse(window: Window, limits: Limits, step: int | None = None) -> _Collapse | None:
+    """The first layer of a collapse that lasts to the last hidden layer, at a step (default: the one judged)."""
+    known = [
+        (x, s)
+        for x in window.model.layers
+        if x.depth is not None and not x.is_head and (s := signal_fraction(at_step(window, x.output, step))) is not None
+    ]
+    limit = limits["fraction"] * (1.0 if all(_is_centred(x) for x, _ in known) else limits["uncentred"])
+    reference, found = 0.0, None
+    for layer, fraction in known:
+        zero = is_zero(at_step(window, layer.weight, step))
+        if fraction < limit * reference and not zero:
+            found = found or _Collapse(layer, fraction, reference, *known[-1])
+        elif not (layer.is_residual and zero):
+            found = None
+        reference = max(reference, fraction)
+    return found
+
+
+def _is_centred(layer: Layer) -> bool:
+    constants = activation(layer.activation_before)
+    return constants is None or constants.is_scalable
+
+
+def _origin(window: Window, collapse: _Collapse) -> tuple[Layer, Cause, str, str]:
+    """Which layer to blame, why, and what to do."""
+    layers = window.model.layers
+    before = [x for x in layers[: layers.index(collapse.layer)] if x.depth is not None]
+    dead = next((x for x in [*before, collapse.layer] if _dead(window, x) >= 0.99), None)
+    if dead is not None:
+        bias = window.stats(dead.bias)
+        level = "" if bias is None else f" (mean bias {number(bias.moments.mean)})"
+        return dead, Cause.DEAD_RELU, f"because no unit of {dead.path} is ever on{level}", _wake(dead)
+    table = _drowned(window)
+    if table is not None:
+        std = rms(window.stats(table.weight))
+        return table, Cause.BAD_EMBEDDING_SCALE, f"because {table.path} drowns the tokens", redraw(table, std)
+    shifted = next((x for x in [*before, collapse.layer] if _bias_share(window, x) > 0.9), None)
+    if shifted is not None:
+        code = code_path(shifted.path, shifted.bias.name if shifted.bias else "bias")
+        why = f"because the biases of {shifted.path} outweigh what its weights make of the input"
+        return shifted, Cause.BAD_BIAS, why, f"nn.init.zeros_({code})"
+    large = saturation(window, [*before, collapse.layer]) >= 0.5
+    cause = Cause.SATURATED_ACTIVATIONS if large else Cause.TOO_SMALL_VANISH
+    stats = window.stats(collapse.layer.weight)
+    fix = redraw_all(
+        [collapse.layer, *(x for x in layers if x.is_plain and not x.is_head and x is not collapse.layer)],
+        stats.moments.std if stats else None,
+    )
+    return collapse.layer, cause, "the rest is the same for all: biases outweigh the weights", f"{fix}; zero the biases"
+
+
+def _bias_share(window: Window, layer: Layer) -> float:
+    """Share of the output's mean square that a bias of rms above 1 makes."""
+    bias, output = rms(window.stats(layer.bias)), rms(window.stats(layer.output))
+    return bias * bias / (output * output) if bias and output and bias > 1.0 else 0.0
+
+
+def _dead(window: Window, layer: Layer) -> float:
+    outputs = [t for t in window.model.by_kind[Kind.ACTIVATION] if t.module_path == layer.path]
+    norms = [
+        t for t in window.model.by_kind[Kind.ACTIVATION] if t.depth is not None and _follows(t.depth, layer, window)
+    ]
+    values = [s.channels.dead_fraction for t in [*outputs, *norms] if (s := window.stats(t)) is not None]
+    return max((v for v in values if math.isfinite(v)), default=0.0)
+
+
+def _follows(depth: int, layer: Layer, window: Window) -> bool:
+    """Whether a module at that depth runs after the layer and before the next one (its norm, its activation)."""
+    later = [
+        x.depth
+        for x in window.model.layers
+        if x.depth is not None and layer.depth is not None and x.depth > layer.depth
+    ]
+    return layer.depth is not None and layer.depth < depth < min(later, default=depth + 1)
+
+
+def _wake(layer: Layer) -> str:
+    return f"{redraw(layer)}; and zero what shifts it: its bias, or the bias of the norm behind it"
+
+
+def _drowned(window: Window) -> Layer | None:
+    """A position table that is far larger than the token table."""
+    tables = [x for x in window.model.layers if x.is_table]
+    tokens = [v for x in tables if x.weight.role is not Role.POSITION and (v := rms(window.stats(x.weight)))]
+    for table in tables:
+        size = rms(window.stats(table.weight))
+        if table.weight.role is Role.POSITION and size and tokens and size > 4 * max(tokens):
+            return table
+    return None
+
+
+SIGNAL_COLLAPSE: Final = Rule(
+    id="signal-collapse",
+    family="collapse",
+    check=check_collapse,
+    limits={"fraction": 0.03, "uncentred": 0.1, "critical": 0.008, "critical_adaptive": 1e-5, "batch": 8},
+    patience=2,
+    needs=(Kind.ACTIVATION,),
+    explained_by=("zero-weights", "constant-weights", "nonfinite", "embedding-scale", "dead-units"),
+    title="The output no longer depends on the input",
+    statistic="signal_fraction (variance across samples ÷ mean square) under `fraction` times the largest of the "
+    "layers before, from some layer to the last hidden one, in batches of at least `batch` (times `uncentred` with "
+    "sigmoids, whose mean shrinks it by design). With normalization or residual sums: only if it was so at the start. "
+    "Critical where the last hidden layer is under `critical` times the largest (`critical_adaptive` where the "
+    "optimizer is adaptive or the start was better), or where positions drown the tokens.",
+    harmless="Zero-initialised residual branches and heads; a branch that collapses while the stream goes on.",
+    source="Schoenholz et al. 2017: in the ordered phase all inputs become one.",
+)
+RULES: Final = (SIGNAL_COLLAPSE,)
