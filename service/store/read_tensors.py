@@ -6,13 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from initscope.hooks.vocabulary import Kind, Role
 from initscope.hooks.wire import TensorInfo
 from initscope.service.store.models import Tensor
 
 _TENSOR = Tensor.__table__.c
+_FIELDS = tuple(TensorInfo.__dataclass_fields__)
+_DESCRIPTION: tuple[ColumnElement[Any], ...] = tuple(
+    _TENSOR["tensor_no" if name == "key" else name] for name in _FIELDS
+)
 
 
 class TensorName(NamedTuple):
@@ -33,32 +37,15 @@ def forward_order(tensor: TensorInfo) -> tuple[float, str, str, str]:
 
 def load_tensors(conn: Connection, run_no: int) -> dict[int, TensorInfo]:
     """Descriptions by tensor_no, which stands for the wire's key inside the collector."""
-    rows = conn.execute(select(Tensor.__table__).where(Tensor.run_no == run_no))
-    return {row.tensor_no: _to_tensor(row) for row in rows}
+    rows = conn.execute(select(*_DESCRIPTION).where(_TENSOR.run_no == run_no))
+    return {row[0]: _to_tensor(row) for row in rows}
 
 
-def _to_tensor(row: Row[Any]) -> TensorInfo:
-    return TensorInfo(
-        key=row.tensor_no,
-        module_path=row.module_path,
-        name=row.name,
-        kind=Kind(row.kind),
-        role=Role(row.role),
-        module_type=row.module_type,
-        shape=list(row.shape),
-        dtype=row.dtype,
-        fan_in=row.fan_in,
-        fan_out=row.fan_out,
-        depth=row.depth,
-        block=row.block,
-        activation_before=row.activation_before,
-        activation_after=row.activation_after,
-        norm_before=row.norm_before,
-        norm_after=row.norm_after,
-        residual=row.residual,
-        tied_with=row.tied_with,
-        trainable=row.trainable,
-    )
+def _to_tensor(row: Sequence[Any]) -> TensorInfo:
+    # By position: a thousand tensors are read for every chart and every new step.
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["kind"], values["role"] = Kind(values["kind"]), Role(values["role"])
+    return TensorInfo(**values)
 
 
 def list_tensors(conn: Connection, run_no: int, kind: Kind | None = None) -> list[TensorInfo]:
