@@ -1,132 +1,111 @@
-"""Acknowledged means stored, once: a real collector on SQLite, killed while requests are in flight (goal S1, small)."""
+"""kill -9 of the collector while batches are in flight: what was acknowledged is stored, once."""
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
-from initscope.hooks.client.client import Client
-from initscope.hooks.client.config import resolve
-from initscope.hooks.client.sender import BATCHES
-from initscope.hooks.client.session import identify
-from initscope.hooks.client.transport import Answer, HttpTransport, TransportError
+from initscope.hooks import wire
 from initscope.service.store.engine import Database
-from tests.support.collector import ServeProcess
-from tests.support.collector_stub import closed_port
-from tests.support.telemetry import STATS, balance, tensors
+from tests.support.collector import ENCODERS, ServeProcess, batch, stats
 
-KILLS = 3
-TENSORS = tensors(40)
-
-
-class Victim:
-    """A collector that can be killed and comes back on its port."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.port = closed_port()
-        self.kills = 0
-        self.lock = threading.Lock()
-        self.process = self._start()
-
-    def kill(self) -> None:
-        with self.lock:
-            self.process.end(signal.SIGKILL)
-            self.kills += 1
-            self.process = self._start()
-
-    def _start(self) -> ServeProcess:
-        return ServeProcess(self.home, "--port", str(self.port))
+KILLS = 6
+SENDERS = 3
+ROWS = 20
 
 
-class DeadlyTransport(HttpTransport):
-    """Kills the collector during some requests: a random moment after they began, or between commit and answer."""
+class Sender(threading.Thread):
+    """Sends a batch until it is acknowledged, then the next one, as a client does."""
 
-    def __init__(self, victim: Victim, url: str, token: str | None, seed: int) -> None:
-        super().__init__(url, lambda: token, 3.0)
-        self.victim, self.chance = victim, random.Random(seed)
-        self.requests = self.cut = self.lost = self.duplicates = 0
-        self.killers: list[threading.Thread] = []
+    def __init__(self, number: int, token: str) -> None:
+        super().__init__(daemon=True)
+        self.number = number
+        self.token = token
+        self.url = ""
+        self.acknowledged = 0
+        self.duplicates = 0
+        self.retries = 0
+        self.stop = threading.Event()
 
-    def post(self, path: str, body: bytes, headers: Mapping[str, str], deadline: float) -> Answer:
-        self.requests += path == BATCHES
-        if path != BATCHES or self.requests % 12 or len(self.killers) == KILLS:
-            return self.noted(super().post(path, body, headers, deadline))
-        late = len(self.killers) % 2 == 0
-        killer = threading.Timer(0.0 if late else self.chance.uniform(0.0, 0.012), self.victim.kill)
-        self.killers.append(killer)
-        if late:
-            answer = super().post(path, body, headers, deadline)
-            killer.start()
-            self.close()
-            self.lost += answer.status == 200
-            raise TransportError("is killed before its answer arrives")
-        killer.start()
-        try:
-            return self.noted(super().post(path, body, headers, deadline))
-        except TransportError:
-            self.cut += 1
-            raise
+    def run(self) -> None:
+        while not self.stop.is_set():
+            records = {("fc", self.acknowledged * ROWS + row): stats() for row in range(ROWS)}
+            one = batch(self.acknowledged, records, session=self.number, run_id=f"run-{self.number}")
+            answer = self.post(ENCODERS[wire.MEDIA_BINARY](one))
+            assert answer["accepted"] == ROWS, answer
+            self.duplicates += answer["duplicate"]
+            self.acknowledged += 1
 
-    def noted(self, answer: Answer) -> Answer:
-        self.duplicates += answer.status == 200 and json.loads(answer.body).get("duplicate", False)
-        return answer
+    def post(self, body: bytes) -> dict[str, int]:
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": wire.MEDIA_BINARY}
+        while True:
+            try:
+                response = httpx.post(f"{self.url}/api/v1/batches", content=body, headers=headers, timeout=5)
+            except httpx.TransportError:
+                self.retries += 1
+                time.sleep(0.02)
+                continue
+            assert response.status_code in (200, 503), response.text
+            if response.status_code == 200:
+                return response.json()
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_what_is_acknowledged_through_kills_is_stored_exactly_once(tmp_path: Path, world_size: int) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    victim = Victim(tmp_path)
-    config = resolve(url=f"http://127.0.0.1:{victim.port}", environ={"INITSCOPE_HOME": str(tmp_path)})
-    config = replace(config, linger=0.02, batch_records=60)
-    run, session = identify(config, {})
-    transport = DeadlyTransport(victim, config.url or "", config.token, seed)
-    # With two ranks rows merge: a row that is stored twice would be counted twice.
-    job = Client(config, run, replace(session, world_size=world_size), transport=transport)
-    job.describe(None, TENSORS)
-    steps = 0
-    end = time.monotonic() + 60
-    while (victim.kills < KILLS or steps < 60) and time.monotonic() < end:
-        step = steps
-        if job.record(step, len(TENSORS), lambda: ((tensor.key, STATS) for tensor in TENSORS)):
-            job.scalar(step, "loss", 1.0)
-        job.reached(step)
-        assert balance(job.books) == 0
-        steps += 1
-        time.sleep(0.02)
-    books = job.close(timeout=60)
-    for killer in transport.killers:
-        killer.join()
-    victim.process.end()
-
-    assert books.pending == 0
-    assert books.dropped == {}
-    assert books.acknowledged == books.recorded == steps * (len(TENSORS) + 1)
-    database = Database(f"sqlite:///{tmp_path}/initscope.db")
+def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    server = ServeProcess(tmp_path, "--port", "0")
+    senders = [Sender(number, server.token) for number in range(1, SENDERS + 1)]
+    for sender in senders:
+        sender.url = server.url
+        sender.start()
+    try:
+        for _ in range(KILLS):
+            time.sleep(chance.uniform(0.3, 0.8))
+            server.end(signal.SIGKILL)
+            server = ServeProcess(tmp_path, "--port", "0")
+            for sender in senders:
+                sender.url = server.url
+        time.sleep(0.5)
+        for sender in senders:
+            sender.stop.set()
+        for sender in senders:
+            sender.join(30)
+            assert not sender.is_alive()
+    finally:
+        server.end(signal.SIGKILL)
+    # The faults happened: senders met a dead collector while they were sending.
+    assert sum(sender.retries for sender in senders) >= KILLS
+    database = Database(f"sqlite:///{tmp_path / 'initscope.db'}")
     with database.read() as connection:
-
-        def ask(query: str) -> list[tuple[object, ...]]:
-            return [tuple(row) for row in connection.exec_driver_sql(query)]
-
-        stored = ask(
-            "SELECT tensors.tensor_key, step, session_count, count FROM tensor_stats JOIN tensors USING (tensor_no)"
-        )
-        assert sorted(stored) == sorted((t.key, step, 1, 4) for t in TENSORS for step in range(steps))
-        assert ask("SELECT COUNT(*), COUNT(DISTINCT step) FROM scalars") == [(steps, steps)]
-        assert ask("SELECT status, last_step FROM runs") == [("finished", steps - 1)]
-        ((batches, highest),) = ask("SELECT COUNT(*), MAX(sequence) FROM batches")
-        assert batches == int(str(highest)) + 1
-        assert ask("PRAGMA integrity_check") == [("ok",)]
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+        for sender in senders:
+            query = "SELECT step FROM tensor_stats s JOIN runs USING (run_no) WHERE run_id = ? ORDER BY step"
+            steps = [row[0] for row in connection.exec_driver_sql(query, (f"run-{sender.number}",))]
+            assert sender.acknowledged > KILLS
+            assert steps == list(range(sender.acknowledged * ROWS))
     database.close()
-    print(f"{steps} steps, {batches} batches, {transport.cut} requests cut, {transport.duplicates} duplicates")
-    assert victim.kills == KILLS
-    assert transport.duplicates >= transport.lost > 0, "no kill came between a commit and its answer"
+
+
+def test_a_batch_whose_answer_was_lost_is_suppressed_when_it_comes_again(tmp_path: Path) -> None:
+    """The commit happened, the collector died before the answer: the client can only send again."""
+    first = ServeProcess(tmp_path, "--port", "0")
+    sender = Sender(1, first.token)
+    sender.url = first.url
+    body = ENCODERS[wire.MEDIA_BINARY](batch(0, {("fc", step): stats() for step in range(ROWS)}))
+    assert sender.post(body)["duplicate"] is False
+    first.end(signal.SIGKILL)
+    second = ServeProcess(tmp_path, "--port", "0")
+    sender.url = second.url
+    answer = sender.post(body)
+    second.end()
+    assert answer == {"accepted": ROWS, "duplicate": True, "rejected": [], "rejected_count": 0}
+
+
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
