@@ -6,6 +6,8 @@ import argparse
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from initscope.service.cli.options import add_server, to_settings
@@ -21,16 +23,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 after a clean end; a `Complaint` if it cannot start."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    settings = to_settings(arguments)
+    with until_signal() as stop:
+        run_server(settings, ready=lambda server: _announce(settings, server), stop=stop)
+    return 0
+
+
+@contextmanager
+def until_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, instead of ending the process, for the length of the block."""
     stop = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    settings = to_settings(arguments)
-    run_server(settings, ready=lambda server: _announce(settings, server), stop=stop)
-    return 0
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _announce(settings: Settings, server: RunningServer) -> None:
