@@ -59,13 +59,14 @@ def show_run(request: Request, run: str) -> Answer:
         sessions = read_runs.list_sessions(conn, head.run_no)
         tensors = read_tensors.count_tensors(conn, head.run_no)
         steps = read_stats.sampled_steps(conn, head.run_no, head.attempt)
+        stored = read_runs.count_stored(conn, head.run_no)
     return Answer(
         {
             **schemas.run_summary(head, read_findings.summarize(findings), at),
             "description": head.description,
             "attempts": [schemas.attempt(a) for a in attempts],
             "sessions": [schemas.session(s) for s in sessions],
-            "books": schemas.books(read_runs.sum_books(s.books for s in sessions)),
+            "books": schemas.books(read_runs.sum_books(s.books for s in sessions), stored),
             "tensors": tensors,
             "steps": steps,
         }

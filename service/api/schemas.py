@@ -109,9 +109,9 @@ def session(head: SessionHead) -> Json:
     return {**asdict(head), **times}
 
 
-def books(total: BooksSum) -> Json:
-    """The run's account: recorded = acknowledged + pending + dropped."""
-    return {**asdict(total), "dropped_count": total.dropped_count}
+def books(total: BooksSum, stored: int) -> Json:
+    """What the jobs last said (recorded = acknowledged + pending + dropped), and what the collector has stored."""
+    return {**asdict(total), "dropped_count": total.dropped_count, "stored": stored}
 
 
 def tensor(info: TensorInfo) -> Json:

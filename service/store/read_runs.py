@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
 from initscope.hooks.vocabulary import LOST_AFTER_SECONDS, STALLED_AFTER_SECONDS, RunStatus
-from initscope.service.store.models import Attempt, Run, Session
+from initscope.service.store.models import Attempt, BatchRow, Run, Session
 
 _RUN = Run.__table__.c
 _LOST_AFTER = timedelta(seconds=LOST_AFTER_SECONDS)
@@ -162,6 +162,14 @@ def list_sessions(conn: Connection, run_no: int, limit: int = 1_000) -> list[Ses
     )  # fmt: skip
     query = select(*columns).where(c.run_no == run_no).order_by(c.attempt.desc(), c.rank, c.session_no).limit(limit)
     return [SessionHead(*row) for row in conn.execute(query)]
+
+
+def count_stored(conn: Connection, run_no: int) -> int:
+    """Records and scalars that were accepted: the collector's own count, while books are what jobs last said."""
+    batch, session = BatchRow.__table__.c, Session.__table__.c
+    joined = BatchRow.__table__.join(Session.__table__, session.session_no == batch.session_no)
+    query = select(func.sum(batch.accepted)).select_from(joined).where(session.run_no == run_no)
+    return int(conn.scalar(query) or 0)
 
 
 def sum_books(books: Iterable[Mapping[str, Any]]) -> BooksSum:

@@ -76,6 +76,7 @@ def run_page(request: Request, run: str, attempt: Annotated[int | None, Query(ge
         steps = read_stats.sampled_steps(conn, head.run_no, number)
         attempts = read_runs.list_attempts(conn, head.run_no)
         sessions = read_runs.list_sessions(conn, head.run_no)
+        stored = read_runs.count_stored(conn, head.run_no)
     return _render(
         request,
         "run.html",
@@ -86,6 +87,7 @@ def run_page(request: Request, run: str, attempt: Annotated[int | None, Query(ge
         attempts=attempts,
         sessions=sessions,
         books=read_runs.sum_books(session.books for session in sessions),
+        stored=stored,
     )
 
 

@@ -9,6 +9,11 @@ WIDTH, HEIGHT = 96, 24
 _MARGIN = 2.0
 
 
+def is_finite(value: float) -> bool:
+    """Whether a loss can be drawn."""
+    return math.isfinite(value)
+
+
 def points(steps: Sequence[int], values: Sequence[float]) -> str:
     """`points` of a polyline in a box of 96 × 24, larger values higher; ends before the first non-finite value."""
     pairs = []

@@ -18,12 +18,12 @@ _HEADLINES: Final = {
     Verdict.WARNING: "This start deserves a look",
     Verdict.OK: "This start looks healthy",
 }
-_KINDS: Final = {
-    "weight": "weight",
-    "gradient": "gradient of the weight",
-    "update": "update",
-    "activation": "output",
-    "activation_gradient": "gradient of the output",
+_SUBJECTS: Final = {
+    "weight": "{}",
+    "gradient": "gradient of {}",
+    "update": "update of {}",
+    "activation": "{}",
+    "activation_gradient": "gradient of {}",
 }
 
 
@@ -55,12 +55,12 @@ def explanation(summary: Summary, steps: int, last_step: int | None) -> str:
 def _first_finding(first: FindingHead, others: int) -> str:
     where = f" at {first.module_path}" if first.module_path else ""
     follows = len(first.consequences)
-    more = [
-        f"explains {follows} other finding{'s' if follows > 1 else ''}" if follows else "",
-        f"{others} more stand{'s' if others == 1 else ''} beside it" if others else "",
-    ]
-    rest = "; ".join(part for part in more if part)
-    return f"{rule_title(first.rule)}{where}, seen at step {first.first_step:,}.{' It ' + rest + '.' if rest else ''}"
+    sentences = [f"{rule_title(first.rule)}{where}, seen at step {first.first_step:,}."]
+    if follows:
+        sentences.append(f"It explains {follows} other finding{'s' if follows > 1 else ''}.")
+    if others:
+        sentences.append(f"{others} more stand{'s' if others == 1 else ''} beside it.")
+    return " ".join(sentences)
 
 
 def rule_title(rule: str) -> str:
@@ -75,11 +75,8 @@ def cause_words(cause: str) -> str:
 
 def subject(finding: FindingHead) -> str:
     """Which tensor a finding is about, beside its layer."""
-    kind = _KINDS.get(finding.kind or "", finding.kind or "")
-    name = finding.tensor_name or ""
-    if not name or name in ("output", "weight"):
-        return kind
-    return f"{kind} {name}".strip()
+    name = finding.tensor_name or "output"
+    return _SUBJECTS.get(finding.kind or "", "{}").format(name) if finding.kind else ""
 
 
 def evidence(finding: FindingHead) -> Mapping[str, str]:

@@ -7,7 +7,9 @@ const INTEGERS = [1, 2, 4, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 50
 /** Room above and below; never less than `least` high, so that noise does not look like drama. */
 export function padded(low, high, least) {
   if (low === null || high === null || !Number.isFinite(low) || !Number.isFinite(high)) return [-least / 2, least / 2];
-  const missing = Math.max(0, least - (high - low)) / 2;
+  // Below one millionth of the value an axis has no room between two numbers for its ticks.
+  const height = Math.max(least, 1e-6 * Math.max(Math.abs(low), Math.abs(high)));
+  const missing = Math.max(0, height - (high - low)) / 2;
   const room = (high - low + 2 * missing) * 0.08;
   return [low - missing - room, high + missing + room];
 }
@@ -148,8 +150,8 @@ function stroke(ctx, points) {
   ctx.stroke();
 }
 
-function describeLine({ stroke: name, width = 2, dash, points = false }) {
+function describeLine({ stroke: name, width = 2, dash, points = false, spanGaps = false }) {
   const color = name === null ? "transparent" : css(name);
   const show = points === "few" ? (u) => u.data[0].length <= 80 : points;
-  return { stroke: color, width, dash, points: { show, size: 5, stroke: color, fill: color }, spanGaps: false };
+  return { stroke: color, width, dash, points: { show, size: 5, stroke: color, fill: color }, spanGaps };
 }

@@ -31,8 +31,9 @@ export class Profile {
       height: 240,
       label: `${side.name} by depth, rms on a scale of powers of two.`,
       series: [
-        { stroke: null, width: 0, fillTo: 2 },
-        { stroke: null, width: 0 },
+        // Theory speaks of some layers only: the band joins them.
+        { stroke: null, width: 0, fillTo: 2, spanGaps: true },
+        { stroke: null, width: 0, spanGaps: true },
         { stroke: side.color, points: true },
       ],
       yFormat: powerOfTwo,

@@ -71,7 +71,7 @@ def test_a_run_tells_its_verdict_attempts_sessions_and_books(collector):
     assert [a["number"] for a in answer["attempts"]] == [0]
     assert [s["rank"] for s in answer["sessions"]] == [0, 1]
     assert answer["books"] == {
-        "recorded": 26, "acknowledged": 16, "pending": 4, "hook_errors": 1, "dropped_count": 6,
+        "recorded": 26, "acknowledged": 16, "pending": 4, "hook_errors": 1, "dropped_count": 6, "stored": 0,
         "dropped": {"queue_full": 4, "spool_full": 2},
     }  # fmt: skip
 
@@ -80,6 +80,7 @@ def test_a_run_of_a_client_shows_what_the_client_sent(collector):
     collector.send(batch())
     (run,) = collector.http.get("/api/v1/runs").json()["runs"]
     assert (run["run_id"], run["status"], run["last_step"]) == ("run-1", "running", 0)
+    assert collector.http.get(f"/api/v1/runs/{run['id']}").json()["books"]["stored"] == 1
 
 
 def test_name_note_and_tags_can_be_changed_and_nothing_else(collector):

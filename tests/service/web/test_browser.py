@@ -203,3 +203,16 @@ def test_a_remedy_can_be_copied(embedded):
         window.page.locator("[data-copy]").first.click()
         window.wait("document.querySelector('[data-copy]').textContent === 'Copied'")
         assert "kaiming_normal_" in window.page.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_loss_that_explodes_at_once_does_not_stop_the_page(embedded):
+    with embedded.database.write() as conn:
+        run = seeds.add_mlp(conn, layers=2, steps=[0])
+        seeds.add_scalars(conn, run.run_no, "first loss only", [(0, 5.5e16), (1, float("nan"))])
+        seeds.add_scalars(conn, run.run_no, "constant", [(0, 1e-30), (1, 1e-30)])
+        seeds.add_scalars(conn, run.run_no, "wide", [(0, -1e38), (1, 1e38)])
+        seeds.add_scalars(conn, run.run_no, "zero", [(0, 0.0), (10**12, 0.0)])
+    with open_window(embedded) as window:
+        window.show(f"/runs/{run.id}")
+        window.wait("document.querySelectorAll('#scalars canvas').length === 5")
+        assert window.problems == []
