@@ -247,10 +247,11 @@ class Recording:
 
     def _read_weights(self, take: Take) -> None:
         weights = [w for _, w in self._weights if why_not(w.tensor) is None]
-        for weight, parts in zip(weights, measure_all([w.tensor for w in weights]), strict=True):
+        tensors = [w.tensor.detach() for w in weights]
+        measured = zip(weights, measure_all(tensors), channels.row_similarities(tensors), strict=True)
+        for weight, parts, alike in measured:
             row = take.row(self._registry.weight_key(weight, Kind.WEIGHT))
-            row.parts = parts
-            row.rows_alike = channels.row_similarity(weight.tensor.detach())
+            row.parts, row.rows_alike = parts, alike
 
     def _read_parameters(self, moved: set[int]) -> None:
         take = self._take

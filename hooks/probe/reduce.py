@@ -9,6 +9,7 @@ branches on values, so that no device is waited for.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -27,10 +28,11 @@ _BLOCK: Final = 1 << 15
 """Elements that are worked on at once on the CPU: they stay in the cache, and their float32 sums exact to 1e-5."""
 _PIECE: Final = 1 << 24
 """Elements that are worked on at once elsewhere: bounds the memory of temporaries."""
-_SMALL: Final = 1 << 14
+_SMALL: Final = 1 << 12
 """Tensors of at most this many elements are reduced together with others of their size."""
 _COMFORT: Final = (1e-15, 1e15)
 _DEVIATION_COMFORT: Final = (1e-4, 1e4)
+_local: Final = threading.local()
 
 
 def measure(tensor: torch.Tensor) -> list[Part]:
@@ -56,7 +58,7 @@ def measure_all(tensors: Sequence[torch.Tensor]) -> list[list[Part]]:
         else:
             found[index] = measure(tensor)
     for (size, _), members in groups.items():
-        at_once = max(1, _SMALL * 16 // size)
+        at_once = max(1, _SMALL * 64 // size)
         for start in range(0, len(members), at_once):
             chosen = members[start : start + at_once]
             for index, parts in zip(chosen, _together([flatten(tensors[i]) for i in chosen]), strict=True):
@@ -66,7 +68,7 @@ def measure_all(tensors: Sequence[torch.Tensor]) -> list[list[Part]]:
 
 def flatten(tensor: torch.Tensor) -> torch.Tensor:
     """All elements in one dimension, in memory order where that saves a copy (moments do not depend on it)."""
-    t = tensor.detach()
+    t = tensor.detach() if tensor.requires_grad else tensor
     if t.is_contiguous():
         return t.view(-1)
     if t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last):
@@ -101,27 +103,44 @@ def _power_sums(
 ) -> tuple[float, list[float]]:
     """(zeros, Σd, Σd², Σd³, Σd⁴) with d = (x − shift)·2^−exponent, block by block."""
     zeros, s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0, 0.0
+    size = min(_BLOCK, flat.numel())
+    first, second = _scratch(work, size)
     for block in torch.split(flat, _BLOCK) if flat.numel() > _BLOCK else (flat,):
+        n = block.numel()
+        d, square = (first, second) if n == size else (first[:n], second[:n])
         x = block if block.dtype is work else block.to(work)
-        d = x - shift
+        torch.sub(x, shift, out=d)
         if exponent:
-            d = _times_two_to(d, -exponent)
+            _times_two_to(d, -exponent, out=d)
         s1 += d.sum().item()
-        square = d * d
+        torch.mul(d, d, out=square)
         s2 += torch.dot(d, d).item()
         s3 += torch.dot(square, d).item()
         s4 += torch.dot(square, square).item()
         if count_zeros:
             # sign and dot are vectorised where count_nonzero is not; exact: a block counts far below 2^24.
-            sign = torch.sign(x, out=d)
-            zeros += x.numel() - torch.dot(sign, sign).item()
+            torch.sign(x, out=d)
+            zeros += n - torch.dot(d, d).item()
     return zeros, [s1, s2, s3, s4]
 
 
-def _times_two_to(x: torch.Tensor, exponent: int) -> torch.Tensor:
+def _scratch(work: torch.dtype, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two buffers of a thread's own: fresh ones of this size would be new pages of memory each time."""
+    if size <= _SMALL:
+        first, second = torch.empty(2, size, dtype=work, device="cpu").unbind()
+        return first, second
+    kept: dict[torch.dtype, torch.Tensor] = _local.__dict__.setdefault("buffers", {})
+    if work not in kept:
+        with torch.inference_mode(False):
+            kept[work] = torch.empty(2, _BLOCK, dtype=work, device="cpu")
+    both = kept[work]
+    return both[0, :size], both[1, :size]
+
+
+def _times_two_to(x: torch.Tensor, exponent: int, out: torch.Tensor | None = None) -> torch.Tensor:
     """x·2^exponent; in two steps, because 2^exponent itself may not fit into x's type."""
     half = exponent // 2
-    return x.mul(2.0**half).mul_(2.0 ** (exponent - half))
+    return torch.mul(x, 2.0**half, out=out).mul_(2.0 ** (exponent - half))
 
 
 def _together(flats: list[torch.Tensor]) -> Iterator[list[Part]]:
@@ -133,8 +152,9 @@ def _together(flats: list[torch.Tensor]) -> Iterator[list[Part]]:
     rows = rows.to(work)
     shift = rows.sum(1) / n
     d = rows - shift[:, None]
-    inner = torch.frexp(d.abs().amax(1).nan_to_num_(0.0, 0.0, 0.0)).exponent.clamp_(-100, 100)
-    d.mul_(torch.pow(2.0, -inner.to(work))[:, None])
+    spread = torch.maximum(high.to(work) - shift, shift - low.to(work)).nan_to_num_(0.0, 0.0, 0.0)
+    inner = torch.frexp(spread).exponent.clamp_(-100, 100)
+    d.mul_(torch.ldexp(torch.ones_like(shift), -inner)[:, None])
     square = d * d
     zeros = n - rows.sign().abs_().sum(1)
     columns = (zeros, shift, inner, d.sum(1), square.sum(1), (square * d).sum(1), (square * square).sum(1), low, high)
@@ -191,6 +211,8 @@ def to_moments(count: int, part: Sequence[float]) -> Moments:
     m2 = max(0.0, s2 - n * c * c)
     m3 = s3 - 3.0 * c * s2 + 2.0 * n * c**3
     m4 = max(0.0, s4 - 4.0 * c * s3 + 6.0 * c * c * s2 - 3.0 * n * c**4)
+    if e == 0 and not exponent:
+        return Moments(*counts, shift + c, m2, m3, m4, low, high)
     mean = _ldexp(shift, int(exponent)) + _ldexp(c, e)
     return Moments(*counts, mean, _ldexp(m2, 2 * e), _ldexp(m3, 3 * e), _ldexp(m4, 4 * e), low, high)
 

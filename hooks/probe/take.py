@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from initscope.hooks.moments import ABSENT, ChannelStats, Moments, TensorStats
+from initscope.hooks.moments import ABSENT, ChannelStats, TensorStats
 from initscope.hooks.probe.channels import SampleSums, signal_fraction, similarity
 from initscope.hooks.probe.reduce import Cell, Part, to_moments
 
@@ -29,8 +29,10 @@ class Row:
     """Elements in the flat part, by the activation that it would be flat for."""
     flat: str | None = None
     """The activation that it is."""
-    dead: Cell | None = None
-    rows_alike: Cell | None = None
+    dead: Any = None
+    rows_alike: Any = None
+    """Cells; once the row is placed, the places of those that are on a device."""
+    signal: Any = None
 
     def add_sums(self, sums: SampleSums | None) -> None:
         """Another call's sums over samples."""
@@ -40,6 +42,44 @@ class Row:
             self.sums = sums
         elif not self.sums.add(sums):
             self.mixed = True
+
+    def place(self, pack: _Pack) -> None:
+        """Puts what is on a device into its pack."""
+        self.parts = [(count, pack.place(cell)) for count, cell in self.parts]
+        flat = self.saturated.get(self.flat or "", ())
+        self.saturated = {"": [(count, pack.place(cell)) for count, cell in flat]} if flat else {}
+        if self.sums is not None and not self.mixed and (cell := self.sums.cell()) is not None:
+            self.signal = (pack.place(cell), self.sums.samples)
+        self.sums = None
+        self.dead = pack.place(self.dead)
+        self.rows_alike = pack.place(self.rows_alike)
+
+    def stats(self, pack: _Pack) -> TensorStats:
+        """The record of a placed row."""
+        moments = to_moments(self.parts[0][0], pack.read(self.parts[0][1]))
+        for count, place in self.parts[1:]:
+            moments = moments.merge(to_moments(count, pack.read(place)))
+        return TensorStats(
+            moments,
+            ChannelStats(
+                signal_fraction=self._signal_fraction(pack),
+                dead_fraction=ABSENT if self.dead is None else pack.read(self.dead)[0],
+                saturated_fraction=self._saturated_fraction(pack),
+                row_similarity=ABSENT if self.rows_alike is None else similarity(*pack.read(self.rows_alike)),
+            ),
+        )
+
+    def _signal_fraction(self, pack: _Pack) -> float:
+        if self.signal is None:
+            return ABSENT
+        place, samples = self.signal
+        common, square = pack.read(place)
+        return signal_fraction(common, square, samples)
+
+    def _saturated_fraction(self, pack: _Pack) -> float:
+        parts = self.saturated.get("", ())
+        total = sum(count for count, _ in parts)
+        return sum(pack.read(place)[0] for _, place in parts) / total if total else ABSENT
 
 
 @dataclass(slots=True)
@@ -69,13 +109,12 @@ class Take:
         """(number of records, function that makes them): the copies are on their way, nothing is waited for here."""
         self.sealed = True
         pack = _Pack()
-        packed = [(key, _packed(row, pack)) for key, row in self.rows.items() if row.parts]
+        rows = [(key, row) for key, row in self.rows.items() if row.parts]
         self.rows = {}
+        for _, row in rows:
+            row.place(pack)
         pack.send()
-        return len(packed), _Once(lambda: [(key, make(pack)) for key, make in packed])
-
-
-Place = Sequence[float] | tuple[torch.device, int, int]
+        return len(rows), _Once(lambda: [(key, row.stats(pack)) for key, row in rows])
 
 
 class _Pack:
@@ -87,8 +126,8 @@ class _Pack:
         self._sent: dict[torch.device, tuple[torch.Tensor, Any]] = {}
         self._read: dict[torch.device, list[float]] = {}
 
-    def place(self, cell: Cell) -> Any:
-        """Where `read` finds a cell."""
+    def place(self, cell: Cell | None) -> Any:
+        """Where `read` finds a cell: a tensor goes into the pack, numbers stay where they are."""
         if not isinstance(cell, torch.Tensor):
             return cell
         start = self._sizes.get(cell.device, 0)
@@ -101,7 +140,7 @@ class _Pack:
         for device, vectors in self._vectors.items():
             buffer = torch.cat(vectors)
             if device.type == "cuda":
-                host = torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True)
+                host = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu", pin_memory=True)
                 host.copy_(buffer, non_blocking=True)
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(torch.cuda.current_stream(device))
@@ -121,35 +160,6 @@ class _Pack:
                 event.synchronize()
             self._read[device] = buffer.tolist()
         return self._read[device][start:stop]
-
-
-def _packed(row: Row, pack: _Pack) -> Callable[[_Pack], TensorStats]:
-    parts = [(count, pack.place(cell)) for count, cell in row.parts]
-    saturated = [(count, pack.place(cell)) for count, cell in row.saturated.get(row.flat or "", ())]
-    sums = None if row.sums is None or row.mixed else (pack.place(row.sums.vector), row.sums.samples)
-    dead = None if row.dead is None else pack.place(row.dead)
-    alike = None if row.rows_alike is None else pack.place(row.rows_alike)
-
-    def make(pack: _Pack) -> TensorStats:
-        moments = Moments()
-        for count, place in parts:
-            moments = moments.merge(to_moments(count, pack.read(place)))
-        return TensorStats(
-            moments,
-            ChannelStats(
-                signal_fraction=ABSENT if sums is None else signal_fraction(pack.read(sums[0]), sums[1]),
-                dead_fraction=ABSENT if dead is None else pack.read(dead)[0],
-                saturated_fraction=_share(saturated, pack),
-                row_similarity=ABSENT if alike is None else similarity(*pack.read(alike)),
-            ),
-        )
-
-    return make
-
-
-def _share(parts: list[tuple[int, Any]], pack: _Pack) -> float:
-    total = sum(count for count, _ in parts)
-    return sum(pack.read(place)[0] for _, place in parts) / total if total else ABSENT
 
 
 class _Once:

@@ -26,8 +26,8 @@ def sample_indices(numel: int, size: int = SAMPLE) -> torch.Tensor | None:
     """
     if numel <= size:
         return None
-    generator = torch.Generator().manual_seed(numel)
-    chosen: torch.Tensor = torch.randint(numel, (size,), generator=generator).unique()  # type: ignore[no-untyped-call]
+    generator = torch.Generator("cpu").manual_seed(numel)
+    chosen: torch.Tensor = torch.randint(numel, (size,), generator=generator, device="cpu").unique()  # type: ignore[no-untyped-call]
     return chosen
 
 
