@@ -19,6 +19,7 @@ from initscope.hooks.rules.signals import (
     saturation,
     signal_fraction,
 )
+from initscope.hooks.rules.updates import hurried
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import activation
 from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
@@ -43,6 +44,9 @@ def check_collapse(window: Window, limits: Limits) -> Iterable[Finding]:
     if collapse is None or not (start or _is_plain_net(window)):
         return
     source, cause, why, remedy = _origin(window, collapse)
+    rate = hurried(window) if start is None else None
+    if rate is not None:
+        cause, why, remedy = rate.cause, f"which was not so at the start: {rate.why}", rate.remedy
     # What collapses later learns its biases first, and may come back; so may all with an adaptive optimizer.
     limit = limits["critical_adaptive" if start is None or is_adaptive(window) else "critical"]
     certain = collapse.end < limit * collapse.reference or cause is Cause.BAD_EMBEDDING_SCALE

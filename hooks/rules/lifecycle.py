@@ -144,8 +144,8 @@ def _sighted(
         judged_step=max(old.judged_step, step),
     )
     if old.state is EpisodeState.PENDING:
-        worst = max(old.severity, finding.severity, key=lambda s: s.rank)
-        return _opened(fingerprint, replace(known, severity=worst), old.state, patience, step)
+        worst = max(finding, old.finding, key=lambda f: f.severity.rank)
+        return _opened(fingerprint, replace(known, severity=worst.severity, finding=worst), old.state, patience, step)
     return _weighed(fingerprint, old, known, again, rules, step)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from initscope.hooks.layers import Layer
@@ -17,6 +18,7 @@ from initscope.hooks.rules.signals import (
     rms,
     saturation,
 )
+from initscope.hooks.rules.updates import hurried
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import BOUNDED, activation_name
 from initscope.hooks.vocabulary import Cause, Kind, Severity
@@ -26,14 +28,15 @@ def check_forward(window: Window, limits: Limits) -> Iterable[Finding]:
     """Outputs that grow or shrink over a chain of layers without normalization."""
     for chain in window.model.chains:
         drift = forward_drift(window, chain)
-        if drift is None or not _is_early(window, limits, forward_drift(window, chain, window.baseline_step)):
+        start = forward_drift(window, chain, window.baseline_step)
+        if drift is None or not _is_early(window, limits, start):
             continue
         size = _harm(drift)
         if size < limits["warning"] + drift.tolerance:
             continue
         backward = backward_drift(window, chain)
         critical = backward is not None and _is_certain(drift, backward, limits, is_adaptive(window))
-        yield _forward_finding(window, drift, backward, critical)
+        yield _rushed(window, _forward_finding(window, drift, backward, critical), limits, start)
 
 
 def _harm(drift: Drift) -> float:
@@ -53,9 +56,20 @@ def _is_certain(forward: Drift, backward: Drift, limits: Limits, adaptive: bool)
 
 def _is_early(window: Window, limits: Limits, start: Drift | None) -> bool:
     """Whether a drift now still says something of the start: soon after it, or there from the start."""
-    if window.step - window.baseline_step <= limits["early"]:
-        return True
+    return window.step - window.baseline_step <= limits["early"] or _was_there(limits, start)
+
+
+def _was_there(limits: Limits, start: Drift | None) -> bool:
     return start is not None and _harm(start) >= limits["warning"] + start.tolerance
+
+
+def _rushed(window: Window, finding: Finding, limits: Limits, start: Drift | None) -> Finding:
+    """The finding, with the learning rate as its cause where the start was fine and the steps were not."""
+    blame = None if start is None or _was_there(limits, start) else hurried(window)
+    if blame is None:
+        return finding
+    words = f"{finding.diagnosis} It was not so at the start: {blame.why}."
+    return replace(finding, cause=blame.cause, remedy=blame.remedy, diagnosis=words)
 
 
 def _forward_finding(window: Window, drift: Drift, backward: Drift | None, critical: bool) -> Finding:
@@ -122,13 +136,14 @@ def check_backward(window: Window, limits: Limits) -> Iterable[Finding]:
     """Gradients that grow or fade from the end of a chain to its start."""
     for chain in window.model.chains:
         drift = backward_drift(window, chain)
-        if drift is None or not _is_early(window, limits, backward_drift(window, chain, window.baseline_step)):
+        start = backward_drift(window, chain, window.baseline_step)
+        if drift is None or not _is_early(window, limits, start):
             continue
         if _harm(drift) < limits["warning"] + drift.tolerance or _is_branch(window, chain, drift):
             continue
         flat = saturation(window, drift.layers)
         certain = drift.total >= limits["critical"] + drift.tolerance and flat >= limits["saturated"]
-        yield _backward_finding(window, drift, flat, certain)
+        yield _rushed(window, _backward_finding(window, drift, flat, certain), limits, start)
 
 
 def _is_branch(window: Window, chain: Sequence[Layer], drift: Drift) -> bool:

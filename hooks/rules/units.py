@@ -13,14 +13,11 @@ from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.loss import loss_excess
 from initscope.hooks.rules.remedy import listed, number, redraw
 from initscope.hooks.rules.signals import input_rms, rms
-from initscope.hooks.rules.updates import median_ratio
+from initscope.hooks.rules.updates import TINY, median_ratio
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import BOUNDED, RECTIFIERS, activation_name
 from initscope.hooks.vocabulary import Cause, Kind, Severity
 from initscope.hooks.wire import TensorInfo
-
-_TINY: Final = 0.02
-"""Share of its expected std under which a matrix' update ratio says nothing."""
 
 
 def check_dead(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -61,7 +58,7 @@ def _is_being_killed(window: Window, tensor: TensorInfo, fraction: float, limits
     start = window.first(tensor)
     if start is None or not fraction - start.channels.dead_fraction >= limits["rise"]:
         return False
-    ratios = [median_ratio(window, _TINY, step) or 0.0 for step in window.steps]
+    ratios = [median_ratio(window, TINY, step) or 0.0 for step in window.steps]
     return max(ratios, default=0.0) >= limits["restless"]
 
 

@@ -16,6 +16,11 @@ from initscope.hooks.rules.signals import rms
 from initscope.hooks.rules.window import Window
 from initscope.hooks.vocabulary import Cause, Kind, Severity
 
+TINY: Final = 0.02
+"""Share of its expected std under which a matrix' update ratio says nothing."""
+HURRIED: Final = 0.1
+"""Median update ratio from which a start that goes bad later is the learning rate's doing."""
+
 
 def update_ratios(window: Window, smallest: float, step: int | None = None) -> dict[Layer, float]:
     """Rms of the update ÷ rms of the weights by matrix, of those that are not tiny (zero-init branches start so)."""
@@ -33,6 +38,13 @@ def median_ratio(window: Window, smallest: float, step: int | None = None) -> fl
     """Median of `update_ratios`; None where none was measured."""
     values = [x for x in update_ratios(window, smallest, step).values() if math.isfinite(x)]
     return median(values) if values else None
+
+
+def hurried(window: Window) -> Blame | None:
+    """Blames the learning rate for what was not there at the start, if a step of the window was large."""
+    ratios = [median_ratio(window, TINY, step) or 0.0 for step in window.steps]
+    largest = max(ratios, default=0.0)
+    return _rate(window, largest) if largest >= HURRIED else None
 
 
 def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -79,7 +91,7 @@ UPDATE_RATIO: Final = Rule(
     id="update-ratio",
     family="updates",
     check=check_ratio,
-    limits={"warning": 0.3, "critical": 1.0, "sustained": 3, "smallest": 0.02},
+    limits={"warning": 0.3, "critical": 1.0, "sustained": 3, "smallest": TINY},
     needs=(Kind.UPDATE, Kind.WEIGHT),
     explained_by=("nonfinite", "forward-drift", "embedding-scale", "unscaled-input"),
     title="Updates as large as the weights",
