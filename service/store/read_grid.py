@@ -96,7 +96,9 @@ def _cells(
     by_tensor = _bins({t.tensor_no: k for k, group in enumerate(rows) for t in group}, "by_tensor", dialect)
     by_step = _bins({step: k for k, group in enumerate(columns) for step in group}, "by_step", dialect)
     value = expression_of(statistic)
-    records = by_tensor.join(TensorStatsRow.__table__, by_tensor.c.key == _ROW.tensor_no)
+    # The sum keeps SQLite from jumping from tensor to tensor: along the steps the rows lie side by side.
+    tensor_no = _ROW.tensor_no if dialect == "postgresql" else _ROW.tensor_no + 0
+    records = by_tensor.join(TensorStatsRow.__table__, by_tensor.c.key == tensor_no)
     return (
         select(
             by_tensor.c.bin,
