@@ -15,7 +15,6 @@ from pydantic import TypeAdapter
 
 from initscope.hooks import encoding
 from initscope.hooks.wire import Header
-from tests.support import rules_document
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,9 +81,3 @@ def test_commands_of_the_documents_name_verbs_that_exist() -> None:
     named = {verb for file in FILES for verb in re.findall(r"(?:`|^)make ([a-z]+)", file.read_text(), re.MULTILINE)}
     assert named
     assert named <= verbs
-
-
-def test_the_document_of_rules_says_what_the_rules_say() -> None:
-    assert rules_document.FILE.read_text() == rules_document.text(), (
-        "make it again: .venv/bin/python -m tests.support.rules_document"
-    )
