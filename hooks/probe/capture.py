@@ -31,6 +31,11 @@ def inside_backward() -> bool:
     return torch._C._current_graph_task_id() != _NO_GRAPH_TASK
 
 
+def inside_transform() -> bool:
+    """Whether a torch.func transform (vmap, grad) is running: its tensors have no values that could be read."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 class Capture:
     """Measures what watched modules return, into the open take."""
 

@@ -67,9 +67,11 @@ def first_step(step: int | None, given: Sequence[torch.optim.Optimizer]) -> int:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether torch.compile has part of the model: hooks inside would change what is compiled."""
+    """Whether torch.compile or TorchScript has part of the model: hooks inside would change it, or are refused."""
     return any(
-        name.rpartition(".")[2] == "_orig_mod" or getattr(module, "_compiled_call_impl", None) is not None
+        name.rpartition(".")[2] == "_orig_mod"
+        or isinstance(module, torch.jit.ScriptModule)
+        or getattr(module, "_compiled_call_impl", None) is not None
         for name, module in model.named_modules()
     )
 

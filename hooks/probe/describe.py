@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import torch
+from torch.nn.utils.parametrize import ParametrizationList
 
 from initscope.hooks.probe.graph import Around, Structure
 from initscope.hooks.probe.kinds import is_norm
@@ -164,6 +165,8 @@ def _fixed_role(weight: Weight, site: Site) -> Role | None:
         return Role.NORM_BIAS if "bias" in weight.name else Role.NORM_GAIN
     if weight.name.startswith("bias") or weight.name.endswith("bias"):
         return Role.BIAS
+    if isinstance(site.module, ParametrizationList):
+        return Role.OTHER
     if isinstance(site.module, torch.nn.RNNBase | torch.nn.modules.rnn.RNNCellBase):
         return Role.RECURRENT if weight.name.startswith("weight_hh") else None
     if isinstance(site.module, torch.nn.Embedding | torch.nn.EmbeddingBag):

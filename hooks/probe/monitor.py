@@ -232,6 +232,11 @@ def _local(rules: Sequence[Rule] | None, on_finding: OnFinding | None, *, quiet:
 def _refuse(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"watch(model): model must be a torch.nn.Module, got {type(model).__name__}")
+    lazy = next((name for name, p in model.named_parameters() if isinstance(p, nn.UninitializedParameter)), None)
+    if lazy is not None:
+        raise ValueError(
+            f"watch(model): {lazy} is lazy, it has no shape yet; run one forward under torch.no_grad() before watch"
+        )
     meta = next((name for name, p in model.named_parameters() if p.is_meta), None)
     if meta is not None:
         raise ValueError(

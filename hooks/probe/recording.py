@@ -14,7 +14,7 @@ from torch import nn
 
 from initscope.hooks.client.guard import Guard
 from initscope.hooks.probe import channels, choices, optimizers
-from initscope.hooks.probe.capture import Capture, inside_backward
+from initscope.hooks.probe.capture import Capture, inside_backward, inside_transform
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.graph import structure_of
 from initscope.hooks.probe.hooking import Callback
@@ -89,7 +89,7 @@ class Recording:
         """Forward pre-hook of the root: decides whether this is a training forward."""
         if self.is_closed or self._guard.off:
             return
-        if not torch.is_grad_enabled() or not module.training or inside_backward():
+        if not torch.is_grad_enabled() or not module.training or inside_backward() or inside_transform():
             return
         with self._guard.shield("forward"):
             self._abandon()

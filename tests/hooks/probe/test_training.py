@@ -346,3 +346,18 @@ def test_an_interrupt_passes_through_and_the_next_forward_is_the_first(monkeypat
     monitor.close()
     assert r.info("2").activation_after == "relu"
     assert r.at(0, "2").moments.count == 8 * 24
+
+
+def test_forwards_inside_transforms_are_no_training_forwards() -> None:
+    model = models.mlp()
+    monitor, r = watched(model)
+    weights = {k: v.detach() for k, v in model.named_parameters()}
+
+    def call(p: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, p, (x,)).sum()
+
+    x, y = models.vectors()
+    torch.func.vmap(torch.func.grad(call), in_dims=(None, 0))(weights, x)
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1), [(x, y)], models.loss_of)
+    monitor.close()
+    assert r.at(0, "0").moments.count == 8 * 24

@@ -17,6 +17,7 @@ from torch import nn
 
 from initscope.hooks import Finding, watch
 from initscope.hooks.client import ConfigError
+from initscope.hooks.probe.hooking import Callback
 from initscope.hooks.probe.local import LocalDiagnosis
 from initscope.hooks.probe.schedule import Schedule, schedule_from
 from initscope.hooks.rules import RULES
@@ -149,6 +150,7 @@ def test_an_optimizer_that_never_steps_is_said_once_and_step_zero_is_kept(caplog
     [
         ({"model": object()}, TypeError, "torch.nn.Module, got object"),
         ({"model": nn.Linear(2, 3, device="meta")}, ValueError, "weight is on the meta device"),
+        ({"model": nn.LazyLinear(3)}, ValueError, "weight is lazy"),
         ({"optimizer": "adam"}, TypeError, "optimizer"),
         ({"optimizer": 3}, TypeError, "monitor.step()"),
         ({"schedule": 0}, ValueError, "schedule"),
@@ -171,8 +173,8 @@ def test_what_cannot_work_is_refused_by_name(arguments: dict[str, Any], error: t
         watch(model, **arguments)
     assert words in str(caught.value)
     if isinstance(model, nn.Module):
-        assert not model._forward_hooks
-        assert not model._forward_pre_hooks
+        hooks = [*model._forward_hooks.values(), *model._forward_pre_hooks.values()]
+        assert not any(isinstance(hook, Callback) for hook in hooks)
 
 
 def test_the_default_schedule_is_dense_at_the_start() -> None:
@@ -316,7 +318,8 @@ def test_the_diagnosis_tells_when_a_finding_is_gone() -> None:
     assert "resolved at step" in words.getvalue()
 
 
-@pytest.mark.parametrize("how", ["before", "after", "in place"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("how", ["before", "after", "in place", "script"])
 def test_a_compiled_model_is_left_alone_and_says_so(how: str) -> None:
     torch._dynamo.reset()
     model = models.mlp()
@@ -324,9 +327,11 @@ def test_a_compiled_model_is_left_alone_and_says_so(how: str) -> None:
     if how == "in place":
         model.compile(backend="eager")
     monitor = None
+    if how == "script":
+        target = model = torch.jit.script(model)
     if how == "after":
         monitor, r = watched(model)
-    if how != "in place":
+    if how in ("before", "after"):
         target = torch.compile(model, backend="eager")  # type: ignore[assignment]
     if monitor is None:
         monitor, r = watched(target)
