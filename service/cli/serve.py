@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import signal
 import threading
@@ -24,9 +25,16 @@ def run(arguments: argparse.Namespace) -> int:
     """0 after a clean end; a `Complaint` if it cannot start."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     settings = to_settings(arguments)
+    _spare_the_garbage_collector()
     with until_signal() as stop:
         run_server(settings, ready=lambda server: _announce(settings, server), stop=stop)
     return 0
+
+
+def _spare_the_garbage_collector() -> None:
+    """A batch makes thousands of tuples, none of them in a cycle: looking for cycles that often costs a sixth of it."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from sqlalchemy import Connection
@@ -18,7 +19,7 @@ from initscope.service.ingest.refusal import Refusal
 from initscope.service.ingest.tally import Tally
 from initscope.service.ingest.tensors import Catalog, Catalogs
 from initscope.service.store import rows, writes
-from initscope.service.store.engine import Busy, Database
+from initscope.service.store.engine import Database
 from initscope.service.store.writes import RunState, SessionState
 
 _ENDED = (RunStatus.FINISHED, RunStatus.FAILED)
@@ -45,12 +46,10 @@ class Ingest:
     def accept(self, batch: Decoded) -> Accepted:
         """Stores a batch. Returns after the commit; `Refusal` 409 if the batch contradicts what is stored."""
         now = datetime.now(UTC)
-        is_first_try = True
+        tries = count()
 
         def write(connection: Connection) -> tuple[Accepted, RunState, Catalog | None]:
-            nonlocal is_first_try
-            cached, is_first_try = is_first_try, False
-            return self._write(connection, batch, now, cached=cached)
+            return self._write(connection, batch, now, hopeful=next(tries) == 0)
 
         accepted, run, catalog = self._database.transact(write)
         if catalog is not None:
@@ -66,28 +65,34 @@ class Ingest:
         return self._database.transact(lambda connection: _beat(connection, heartbeat, books, now))
 
     def _write(
-        self, connection: Connection, batch: Decoded, now: datetime, *, cached: bool
+        self, connection: Connection, batch: Decoded, now: datetime, *, hopeful: bool
     ) -> tuple[Accepted, RunState, Catalog | None]:
+        """Hopeful: relies on the cache and on rows being new. Where that was wrong, `transact` comes again."""
         header = batch.header
         run = writes.lock_run(connection, header.run, now)
         session = _session(connection, run, header, now)
         if session.stored is not None:
             accepted, rejected_count = session.stored
             return Accepted(accepted, True, (), rejected_count), run, None
-        # After a lost race the cache may be what was wrong: another collector described tensors meanwhile.
-        known = self._catalogs.get(run) if cached else None
-        catalog = tensors.resolve(connection, run.run_no, known, batch.records.columns["tensor"], header.tensors)
+        known = self._catalogs.get(run) if hopeful else None
+        catalog = tensors.describe(
+            connection, run.run_no, known or tensors.load(connection, run.run_no), header.tensors
+        )
         judged = judge(batch.records, run.run_no, header.run.attempt, catalog.numbers)
-        _store(connection, run, header, judged)
-        count = len(judged.rows) + len(header.scalars)
-        writes.add_batch(connection, session.session_no, header.sequence, count, len(judged.rejected), now)
+        if known is not None and any(rejection.code == "unknown_tensor" for rejection in judged.rejected):
+            # Another collector may have been told of them.
+            catalog = tensors.load(connection, run.run_no)
+            judged = judge(batch.records, run.run_no, header.run.attempt, catalog.numbers)
+        _store(connection, run, header, judged, hopeful=hopeful)
+        stored_count = len(judged.rows) + len(header.scalars)
+        writes.add_batch(connection, session.session_no, header.sequence, stored_count, len(judged.rejected), now)
         steps = {row[rows.STEP] for row in judged.rows}
         if steps:
             writes.mark_dirty(connection, run.run_no, header.run.attempt, min(steps))
         steps |= {scalar.step for scalar in header.scalars}
         _save_session(connection, session, batch, steps, now)
         _save_run(connection, run, batch, steps, now)
-        return Accepted(count, False, judged.rejected, len(judged.rejected)), run, catalog
+        return Accepted(stored_count, False, judged.rejected, len(judged.rejected)), run, catalog
 
     def _count(self, batch: Decoded, accepted: Accepted) -> None:
         self._tally.add("batches", label="duplicate" if accepted.duplicate else "accepted")
@@ -112,16 +117,16 @@ def _session(connection: Connection, run: RunState, header: Header, now: datetim
     return session or writes.add_session(connection, run.run_no, attempt, header.session, now)
 
 
-def _store(connection: Connection, run: RunState, header: Header, judged: Judged) -> None:
+def _store(connection: Connection, run: RunState, header: Header, judged: Judged, *, hopeful: bool) -> None:
     """Writes rows and scalars; rows of a step that one rank records alone move to `rejected` if they exist."""
     if header.session.world_size > 1:
         # Rows meet those of other ranks. A session that sends a row again would merge it twice: clients never do.
         rows.merge(connection, run.run_no, header.run.attempt, judged.rows)
-    elif not rows.insert(connection, judged.rows):
-        stored = rows.find(connection, run.run_no, header.run.attempt, map(rows.key_of, judged.rows))
-        _reject_stored(judged, stored.keys())
-        if not rows.insert(connection, judged.rows):
-            raise Busy  # nobody can write rows of a run that is locked; were it to happen, the client comes again
+    else:
+        if not hopeful:
+            stored = rows.find(connection, run.run_no, header.run.attempt, map(rows.key_of, judged.rows))
+            _reject_stored(judged, stored.keys())
+        rows.insert(connection, judged.rows)
     if header.scalars:
         is_first = header.session.rank == 0
         writes.save_scalars(connection, run.run_no, header.run.attempt, header.scalars, wins=is_first)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Final
 
 from initscope.hooks.vocabulary import MAX_COUNT, MAX_STEP
@@ -15,6 +15,7 @@ MAX_LISTED: Final = 10
 """Rejected records that an answer lists; it counts all of them."""
 # float32 reductions over millions of elements are off by less; the checks look for nonsense, not for rounding.
 _SLACK: Final = 0.05
+_ABSENT: Final = math.nan
 _MESSAGES: Final = {
     "unknown_tensor": "no tensor of this key was described (or the run has too many)",
     "bad_step": f"step must be between 0 and {MAX_STEP}",
@@ -49,32 +50,48 @@ class Judged:
 def judge(records: Records, run_no: int, attempt: int, tensors: Mapping[int, int]) -> Judged:
     """Rows of an attempt; `tensors` gives the tensor_no of each described key."""
     judged = Judged()
-    seen: set[tuple[int, int]] = set()
-    columns = zip(*(records.columns[name] for name in COLUMNS), strict=True)
-    for index, (key, step, *values) in enumerate(columns):
-        tensor_no = tensors.get(int(key))
-        code = _fault(tensor_no, step, values)
-        if code is None and (tensor_no, step) in seen:
+    seen: set[tuple[int | None, int]] = set()
+    index = -1
+    # One flat loop: this runs for every record that anybody sends, and a call costs as much as all of its arithmetic.
+    for (
+        key, step, count, nan, posinf, neginf, zero, mean, std, skewness, kurtosis, low, high,
+        signal, dead, saturated, similarity,
+    ) in zip(*(records.columns[name] for name in COLUMNS), strict=True):  # fmt: skip
+        index += 1
+        tensor_no = tensors.get(key)
+        finite = count - nan - posinf - neginf
+        code = None
+        if tensor_no is None:
+            code = "unknown_tensor"
+        elif not 0 <= step <= MAX_STEP:
+            code = "bad_step"
+        elif nan < 0 or posinf < 0 or neginf < 0 or not 0 <= zero <= finite or count > MAX_COUNT:
+            code = "bad_count"
+        elif (tensor_no, step) in seen:
             code = "duplicate_row"
-        if code is not None or tensor_no is None:
-            judged.rejected.append(Rejection(index, code or "unknown_tensor"))
+        elif not finite:
+            mean = std = skewness = kurtosis = low = high = _ABSENT
+        elif not (low <= mean <= high and 0.0 <= std <= high - low and kurtosis >= 0.0) and not _consistent(
+            mean, std, kurtosis, low, high
+        ):
+            code = "bad_moments"
+        if code is not None:
+            judged.rejected.append(Rejection(index, code))
             continue
-        seen.add((tensor_no, int(step)))
-        judged.rows.append((run_no, tensor_no, attempt, int(step), *_stored(*values), 1))
+        seen.add((tensor_no, step))
+        variance = std * std
+        m2, m3, m4 = finite * variance, finite * skewness * variance * std, finite * kurtosis * variance * variance
+        # NULL instead of NaN, which is the only number that differs from itself.
+        judged.rows.append((
+            run_no, tensor_no, attempt, step, count, nan, posinf, neginf, zero,
+            mean if mean == mean else None, m2 if m2 == m2 else None,
+            m3 if m3 == m3 else None, m4 if m4 == m4 else None,
+            low if low == low else None, high if high == high else None,
+            signal if signal == signal else None, dead if dead == dead else None,
+            saturated if saturated == saturated else None, similarity if similarity == similarity else None, 1,
+        ))  # fmt: skip
         judged.indices.append(index)
     return judged
-
-
-def _fault(tensor_no: int | None, step: int, values: list[float]) -> str | None:
-    count, nan, posinf, neginf, zero, mean, std, _, kurtosis, low, high, *_ = values
-    if tensor_no is None:
-        return "unknown_tensor"
-    if not 0 <= step <= MAX_STEP:
-        return "bad_step"
-    finite = count - nan - posinf - neginf
-    if min(nan, posinf, neginf, zero) < 0 or count > MAX_COUNT or zero > finite:
-        return "bad_count"
-    return "bad_moments" if finite and not _consistent(mean, std, kurtosis, low, high) else None
 
 
 def _consistent(mean: float, std: float, kurtosis: float, low: float, high: float) -> bool:
@@ -82,26 +99,5 @@ def _consistent(mean: float, std: float, kurtosis: float, low: float, high: floa
     slack = _SLACK * max(abs(low), abs(high))
     if not low <= high or std < 0 or kurtosis < 0:
         return False
-    is_mean_outside = isfinite(mean) and not low - slack <= mean <= high + slack
-    return not is_mean_outside and not (isfinite(std) and std > (high - low) / 2 + slack)
-
-
-def _stored(
-    count: int, nan: int, posinf: int, neginf: int, zero: int,
-    mean: float, std: float, skewness: float, kurtosis: float, low: float, high: float,
-    signal: float, dead: float, saturated: float, similarity: float,
-) -> tuple[int | float | None, ...]:  # fmt: skip
-    """Power sums instead of the standardized form (`hooks.moments.from_standardized`), NULL instead of NaN."""
-    finite = count - nan - posinf - neginf
-    floats: tuple[float, ...] = (signal, dead, saturated, similarity)
-    if finite:
-        m2 = finite * std * std
-        m3, m4 = finite * skewness * std * std * std, finite * kurtosis * std * std * std * std
-        floats = (mean, m2, m3, m4, low, high, *floats)
-    else:
-        floats = (_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, *floats)
-    # NaN is the only number that differs from itself.
-    return (count, nan, posinf, neginf, zero, *(x if x == x else None for x in floats))
-
-
-_NAN: Final = float("nan")
+    is_mean_outside = math.isfinite(mean) and not low - slack <= mean <= high + slack
+    return not is_mean_outside and not (math.isfinite(std) and std > (high - low) / 2 + slack)

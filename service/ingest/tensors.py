@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeAlias
@@ -57,21 +57,6 @@ class Catalogs:
             self._catalogs[run.run_no, run.created_at] = catalog
             while len(self._catalogs) > 1 and sum(len(c.numbers) for c in self._catalogs.values()) > _MAX_CACHED:
                 self._catalogs.popitem(last=False)
-
-
-def resolve(
-    connection: Connection,
-    run_no: int,
-    known: Catalog | None,
-    keys: Iterable[float],
-    infos: Sequence[TensorInfo],
-) -> Catalog:
-    """The catalog for a batch: `known` if that is enough, else what the database has, with new descriptions stored."""
-    catalog = known or load(connection, run_no)
-    described = {info.key for info in infos}
-    if known is not None and any(key not in known.numbers for key in set(keys) - described):
-        catalog = load(connection, run_no)
-    return describe(connection, run_no, catalog, infos)
 
 
 def load(connection: Connection, run_no: int) -> Catalog:

@@ -48,19 +48,15 @@ def key_of(row: Row) -> Key:
     return row[TENSOR_NO], row[STEP]
 
 
-def insert(connection: Connection, rows: Sequence[Row]) -> bool:
-    """Writes rows whose keys are new; False, and nothing is written, if one of them exists."""
-    if not rows:
-        return True
-    try:
-        with connection.begin_nested():
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql(_INSERT, list(rows))
-            else:
-                _copy(connection, "tensor_stats", rows)
-    except IntegrityError:
-        return False
-    return True
+def insert(connection: Connection, rows: Sequence[Row]) -> None:
+    """Writes rows whose keys are new. An IntegrityError, after which the transaction is lost, if one of them exists.
+
+    No savepoint guards it: SQLite would copy every page that the rows touch.
+    """
+    if rows and connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_INSERT, list(rows))
+    elif rows:
+        _copy(connection, "tensor_stats", rows)
 
 
 def find(connection: Connection, run_no: int, attempt: int, keys: Iterable[Key]) -> dict[Key, Row]:

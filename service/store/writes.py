@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import Connection, Select, and_, case, func, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from initscope.hooks.vocabulary import RunStatus
@@ -22,11 +22,48 @@ from initscope.service.store.models import Attempt, BatchRow, Run, ScalarRow, Se
 # The uuid of a run is derived, so that every collector and every client gives the same run the same one.
 _NAMESPACE: Final = uuid.UUID("b9a6c4de-5f0e-4f0b-9a51-6d3f0c2f7e18")
 
-_ATTEMPT: Final = Attempt.__table__.c
-_BATCH: Final = BatchRow.__table__.c
-_RUN: Final = Run.__table__.c
-_SESSION: Final = Session.__table__.c
-_TENSOR: Final = Tensor.__table__.c
+_ATTEMPTS: Final = cast(Table, Attempt.__table__)
+_BATCHES: Final = cast(Table, BatchRow.__table__)
+_RUNS: Final = cast(Table, Run.__table__)
+_SESSIONS: Final = cast(Table, Session.__table__)
+_TENSORS: Final = cast(Table, Tensor.__table__)
+_SCALARS: Final = cast(Table, ScalarRow.__table__)
+_ATTEMPT, _RUN, _SESSION, _TENSOR = _ATTEMPTS.c, _RUNS.c, _SESSIONS.c, _TENSORS.c
+
+# What every batch runs is built once: building a statement costs more than executing it.
+_LOCK_RUN: Final = (
+    select(_RUN.run_no, _RUN.created_at, _RUN.status, _RUN.attempt, _RUN.last_step, _RUN.description)
+    .where(_RUN.project == bindparam("project"), _RUN.run_id == bindparam("run_id"))
+    .with_for_update()
+)
+_SAVE_RUN: Final = _RUNS.update().where(_RUN.run_no == bindparam("this_run"))
+_FIND_SESSION: Final = (
+    select(
+        _SESSION.session_no, _SESSION.run_no, _SESSION.attempt, _SESSION.last_step, _SESSION.current_step,
+        _BATCHES.c.accepted, _BATCHES.c.rejected,
+    )
+    .select_from(
+        _SESSIONS.outerjoin(
+            _BATCHES,
+            and_(_BATCHES.c.session_no == _SESSION.session_no, _BATCHES.c.sequence == bindparam("sequence")),
+        )
+    )
+    .where(_SESSION.session_id == bindparam("session_id"))
+)  # fmt: skip
+_SAVE_SESSION: Final = _SESSIONS.update().where(_SESSION.session_no == bindparam("this_session"))
+_MARK_DIRTY: Final = (
+    _ATTEMPTS.update()
+    .where(
+        _ATTEMPT.run_no == bindparam("this_run"),
+        _ATTEMPT.number == bindparam("this_attempt"),
+        _ATTEMPT.evaluated_step >= bindparam("late_step"),
+    )
+    .values(
+        dirty_step=case(
+            (_ATTEMPT.dirty_step < bindparam("late_step"), _ATTEMPT.dirty_step), else_=bindparam("late_step")
+        )
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,39 +97,29 @@ def run_uuid(project: str, run_id: str) -> str:
 
 def lock_run(connection: Connection, key: RunKey, now: datetime) -> RunState:
     """The run, created if it is new; held until the transaction ends."""
-    row = connection.execute(_locked(key)).first()
+    wanted = {"project": key.project, "run_id": key.run_id}
+    row = connection.execute(_LOCK_RUN, wanted).first()
     if row is None:
         values = {
             "id": run_uuid(key.project, key.run_id), "project": key.project, "run_id": key.run_id, "name": key.name,
             "status": RunStatus.RUNNING.value, "note": "", "tags": [], "description": {}, "attempt": key.attempt,
             "created_at": now, "last_seen_at": now,
         }  # fmt: skip
-        connection.execute(_insert(connection, Run).values(**values).on_conflict_do_nothing())
-        row = connection.execute(_locked(key)).one()
+        connection.execute(_insert(connection, _RUNS).values(**values).on_conflict_do_nothing())
+        row = connection.execute(_LOCK_RUN, wanted).one()
     return RunState(
         row.run_no, row.created_at, RunStatus(row.status), row.attempt, row.last_step, bool(row.description)
     )
 
 
-def _locked(key: RunKey) -> Select[Any]:
-    columns = (_RUN.run_no, _RUN.created_at, _RUN.status, _RUN.attempt, _RUN.last_step, _RUN.description)
-    return select(*columns).where(_RUN.project == key.project, _RUN.run_id == key.run_id).with_for_update()
-
-
 def save_run(connection: Connection, run_no: int, values: Mapping[str, Any]) -> None:
     """Changes columns of a run."""
-    connection.execute(update(Run).where(_RUN.run_no == run_no).values(**values))
+    connection.execute(_SAVE_RUN, {**values, "this_run": run_no})
 
 
 def find_session(connection: Connection, session_id: str, sequence: int = -1) -> SessionState | None:
     """A session, and what became of its batch of that sequence."""
-    batch = and_(_BATCH.session_no == _SESSION.session_no, _BATCH.sequence == sequence)
-    columns = (
-        _SESSION.session_no, _SESSION.run_no, _SESSION.attempt, _SESSION.last_step, _SESSION.current_step,
-        _BATCH.accepted, _BATCH.rejected,
-    )  # fmt: skip
-    source = Session.__table__.outerjoin(BatchRow.__table__, batch)
-    row = connection.execute(select(*columns).select_from(source).where(_SESSION.session_id == session_id)).first()
+    row = connection.execute(_FIND_SESSION, {"session_id": session_id, "sequence": sequence}).first()
     if row is None:
         return None
     stored = None if row.accepted is None else (row.accepted, row.rejected)
@@ -108,14 +135,14 @@ def add_session(connection: Connection, run_no: int, attempt: int, key: SessionK
         "first_seen_at": now, "last_seen_at": now, "status": RunStatus.RUNNING.value, "books": {},
     }  # fmt: skip
     number = connection.execute(
-        _insert(connection, Session).values(**values).returning(_SESSION.session_no)
+        _insert(connection, _SESSIONS).values(**values).returning(_SESSION.session_no)
     ).scalar_one()
     return SessionState(number, run_no, attempt, None, None)
 
 
 def save_session(connection: Connection, session_no: int, values: Mapping[str, Any]) -> None:
     """Changes columns of a session."""
-    connection.execute(update(Session).where(_SESSION.session_no == session_no).values(**values))
+    connection.execute(_SAVE_SESSION, {**values, "this_session": session_no})
 
 
 def ensure_attempt(
@@ -123,7 +150,7 @@ def ensure_attempt(
 ) -> None:
     """The attempt, created if it is new; a larger world size or an earlier first step is kept."""
     values = {"run_no": run_no, "number": number, "world_size": world_size, "first_step": first_step, "created_at": now}
-    new = _insert(connection, Attempt).values(**values)
+    new = _insert(connection, _ATTEMPTS).values(**values)
     given = new.excluded
     larger = case((given.world_size > _ATTEMPT.world_size, given.world_size), else_=_ATTEMPT.world_size)
     earlier = case(
@@ -137,9 +164,7 @@ def ensure_attempt(
 
 def mark_dirty(connection: Connection, run_no: int, attempt: int, step: int) -> None:
     """Notes that a step got rows after the rules saw it; the evaluation goes back to it."""
-    earlier = case((_ATTEMPT.dirty_step < step, _ATTEMPT.dirty_step), else_=step)
-    where = (_ATTEMPT.run_no == run_no, _ATTEMPT.number == attempt, _ATTEMPT.evaluated_step >= step)
-    connection.execute(update(Attempt).where(*where).values(dirty_step=earlier))
+    connection.execute(_MARK_DIRTY, {"this_run": run_no, "this_attempt": attempt, "late_step": step})
 
 
 def add_batch(
@@ -147,7 +172,7 @@ def add_batch(
 ) -> None:
     """The identity of an accepted batch; a second one of the same sequence is an IntegrityError."""
     values = {"session_no": session_no, "sequence": sequence, "accepted": accepted, "rejected": rejected}
-    connection.execute(_insert(connection, BatchRow).values(**values, received_at=now))
+    connection.execute(_BATCHES.insert(), {**values, "received_at": now})
 
 
 def session_statuses(connection: Connection, run_no: int, attempt: int) -> list[RunStatus]:
@@ -181,7 +206,7 @@ _OVERWRITE: Final = ("role", "module_type", "shape", "dtype", "residual", "train
 
 def save_tensors(connection: Connection, run_no: int, infos: Collection[TensorInfo]) -> None:
     """Writes descriptions. What a later one leaves out stays: ranks describe at different moments."""
-    new = _insert(connection, Tensor)
+    new = _insert(connection, _TENSORS)
     set_ = {name: new.excluded[name] for name in _OVERWRITE}
     set_ |= {name: func.coalesce(new.excluded[name], _TENSOR[name]) for name in _KEEP_IF_ABSENT}
     statement = new.on_conflict_do_update(index_elements=["run_no", "tensor_key"], set_=set_)
@@ -206,7 +231,7 @@ def _finite(value: float | None) -> float | None:
 
 def save_scalars(connection: Connection, run_no: int, attempt: int, scalars: Sequence[Scalar], *, wins: bool) -> None:
     """Writes logged numbers. Where several ranks log the same one, the one that `wins` (rank 0) is kept."""
-    new = _insert(connection, ScalarRow)
+    new = _insert(connection, _SCALARS)
     key = ["run_no", "name", "attempt", "step"]
     if wins:
         set_ = {"value": new.excluded.value, "value_class": new.excluded.value_class}
