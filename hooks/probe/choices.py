@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from initscope.hooks.probe.describe import plain_config, versions
 from initscope.hooks.probe.optimizers import describe, steps_done
+from initscope.hooks.probe.schedule import Given, schedule_from
 from initscope.hooks.probe.walk import Tree
 from initscope.hooks.vocabulary import MAX_NAME
 from initscope.hooks.wire import RunDescription
@@ -82,25 +84,44 @@ def device_errors() -> tuple[type[BaseException], ...]:
     return tuple(e for e in found if isinstance(e, type) and issubclass(e, BaseException))
 
 
-def description(
-    root: nn.Module,
-    tree: Tree,
-    config: Mapping[str, Any] | None,
-    tags: Sequence[str],
-    step: int,
-    given: Sequence[torch.optim.Optimizer],
-) -> RunDescription:
-    """What is known of the run before its first forward."""
-    if isinstance(tags, str) or not all(isinstance(t, str) and 0 < len(t) <= MAX_NAME for t in tags):
-        raise TypeError(f"tags: a list of words of 1 to {MAX_NAME} characters, got {tags!r}")
-    plain, note = plain_config(config)
-    return RunDescription(
-        model_class=type(root).__name__,
-        parameter_count=sum(p.numel() for p in root.parameters()),
-        first_step=step,
-        config=plain,
-        tags=list(tags),
-        optimizers=[info for o in given for info in describe(o)],
-        versions=versions(),
-        notes=[*tree.notes, *([note] if note else [])],
-    )
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a user chose, checked."""
+
+    optimizers: list[torch.optim.Optimizer]
+    config: dict[str, Any]
+    tags: list[str]
+    is_due: Callable[[int], bool]
+    select: Callable[[str], bool]
+    first_step: int
+    notes: list[str]
+
+    @staticmethod
+    def of(
+        optimizer: Any,
+        config: Mapping[str, Any] | None,
+        tags: Sequence[str],
+        schedule: Given,
+        select: Callable[[str], bool],
+        step: int | None,
+    ) -> Choice:
+        """The choice, or TypeError or ValueError that names what cannot be used."""
+        given = optimizers(optimizer)
+        if isinstance(tags, str) or not all(isinstance(t, str) and 0 < len(t) <= MAX_NAME for t in tags):
+            raise TypeError(f"tags: a list of words of 1 to {MAX_NAME} characters, got {tags!r}")
+        plain, note = plain_config(config)
+        first = first_step(step, given)
+        return Choice(given, plain, list(tags), schedule_from(schedule), select, first, [note] if note else [])
+
+    def describe(self, root: nn.Module, tree: Tree) -> RunDescription:
+        """What is known of the run before its first forward."""
+        return RunDescription(
+            model_class=type(root).__name__,
+            parameter_count=sum(p.numel() for p in root.parameters()),
+            first_step=self.first_step,
+            config=self.config,
+            tags=self.tags,
+            optimizers=[info for o in self.optimizers for info in describe(o)],
+            versions=versions(),
+            notes=[*tree.notes, *self.notes],
+        )

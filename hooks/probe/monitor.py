@@ -12,14 +12,14 @@ from typing import Any, Final, Self
 import torch
 from torch import nn
 
-from initscope.hooks.client import Client, Guard, identify, resolve
+from initscope.hooks.client import Client, Config, Guard, identify, resolve
 from initscope.hooks.client.notices import warn
 from initscope.hooks.probe import choices
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.local import LocalDiagnosis, OnFinding
 from initscope.hooks.probe.loss import loss_of
 from initscope.hooks.probe.recording import Recording
-from initscope.hooks.probe.schedule import Given, schedule_from
+from initscope.hooks.probe.schedule import Given
 from initscope.hooks.probe.story import Sink, Story
 from initscope.hooks.probe.walk import unwrapped, walk
 from initscope.hooks.rules import RULES, Finding, Rule
@@ -137,70 +137,60 @@ def watch(
 ) -> Monitor:
     """Watches the start of a training: `watch(model)` is enough.
 
-    Call it after the weights are in place and before the first training forward. The optimizer is found by itself
-    when it steps; `optimizer` only tells its settings earlier and, if `step` is not given, where its state resumes.
+    Call it after the weights are in place, before the first training forward. Returns the monitor, the same one if
+    the model is watched already. Raises TypeError or ValueError for what cannot be used; the message names it.
 
     Args:
         model: the model, wrapped or not.
-        optimizer: one or several of its optimizers.
-        run: name that is shown; not an identity.
-        run_id: identity of the run; the same for all ranks and restarts.
-        project: the project that the run belongs to.
-        config: settings of the training, as JSON can carry them (others as their text).
-        tags: words to find the run by.
-        url: address of a collector (INITSCOPE_URL). Without one the diagnosis is made here and told on standard error.
-        token: the collector's token (INITSCOPE_TOKEN, or the token file of a collector on this host).
-        schedule: every how many steps, a collection of steps, or a function of the step. Default: each of the first
-            20 steps, every 10th to 200, every 100th to 10,000, then every 1,000th.
-        include: patterns of module paths (`blocks.*`) that are watched; default all.
-        exclude: patterns of module paths that are not.
+        optimizer: one or several. Found by itself when it steps; given, its state says which step this is.
+        run: name that is shown. `run_id` is the identity, the same for all ranks and restarts.
+        run_id: see `run`; `project`, `config` and `tags` are what to find the run by.
+        url: a collector's address (INITSCOPE_URL) and `token` its token (INITSCOPE_TOKEN, or the file of a collector
+            on this host). Without a url the diagnosis is made here and told on standard error.
+        schedule: every how many steps, a collection of steps, or a function of the step. Default: each step to 20,
+            every 10th to 200, every 100th to 10,000, then every 1,000th.
+        include: patterns of module paths (`blocks.*`) that are watched, default all; `exclude` those that are not.
         step: optimizer steps completed before this training.
         rules: the rules of the diagnosis in this process; default all.
-        on_finding: called with each finding that opens, on another thread; diagnoses here also with a url.
-
-    Returns:
-        The monitor; the same one if this model is watched already.
-
-    Raises:
-        TypeError: `model` is no module, or an argument has a wrong type.
-        ValueError: parameters are on the meta device, or an argument cannot be used (the message names it).
+        on_finding: called on another thread with each finding that opens; diagnoses here also with a url.
     """
     _refuse(model)
     settings = resolve(url=url, token=token, project=project, run=run, run_id=run_id)
-    if settings.disabled:
-        return Monitor()
     known = _live.get(id(unwrapped(model)))
-    if known is not None:
-        return known
-    given = choices.optimizers(optimizer)
-    select = choices.selection(include, exclude)
-    first = choices.first_step(step, given)
-    is_due = schedule_from(schedule)
+    if settings.disabled or known is not None:
+        return known or Monitor()
+    choice = choices.Choice.of(optimizer, config, tags, schedule, choices.selection(include, exclude), step)
     if settings.active and rules is not None and on_finding is None:
         raise ValueError("rules: with a url the collector diagnoses, by its own rules; leave out url or rules")
+    local = None
+    if not settings.active or on_finding is not None:
+        local = LocalDiagnosis(RULES if rules is None else rules, on_finding=on_finding, quiet=settings.active)
+    return _start(model, settings, choice, local)
+
+
+def _start(model: nn.Module, settings: Config, choice: choices.Choice, local: LocalDiagnosis | None) -> Monitor:
     key, session = identify(settings)
     guard = Guard(passes=choices.device_errors())
-    tree = walk(model, select)
-    local = _local(rules, on_finding, quiet=settings.active) if not settings.active or on_finding else None
+    root = unwrapped(model)
+    tree = walk(model, choice.select)
     client = Client(settings, key, session, guard=guard) if settings.active else None
     sinks: list[Sink] = [sink for sink in (client, local) if sink is not None]
     registry = Registry(tree)
-    story = Story(sinks, registry, guard, choices.description(unwrapped(model), tree, config, tags, first, given))
+    story = Story(sinks, registry, guard, choice.describe(root, tree))
     recording = Recording(
         model,
         tree,
         registry,
         guard,
-        is_due=is_due,
-        step=first,
+        is_due=choice.is_due,
+        step=choice.first_step,
         # Replicas are equal: one of them tells of the parameters, all tell of their own activations.
         with_parameters=session.rank == 0,
         is_compiled=choices.is_compiled(model),
         tell=story,
     )
     story.describe()
-    monitor = Monitor(recording, story, run=key, local=local, url=settings.url, model=unwrapped(model))
-    _live[id(unwrapped(model))] = monitor
+    monitor = _live[id(root)] = Monitor(recording, story, run=key, local=local, url=settings.url, model=root)
     return monitor
 
 
@@ -223,10 +213,6 @@ def _log(story: Story, step: int, name: str, value: float | torch.Tensor) -> Non
 
 _live: Final[dict[int, Monitor]] = {}
 """Monitors that are not closed, by id of their model (which they keep alive, so that the id stays its own)."""
-
-
-def _local(rules: Sequence[Rule] | None, on_finding: OnFinding | None, *, quiet: bool) -> LocalDiagnosis:
-    return LocalDiagnosis(RULES if rules is None else rules, on_finding=on_finding, quiet=quiet)
 
 
 def _refuse(model: Any) -> None:
