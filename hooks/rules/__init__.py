@@ -1,6 +1,17 @@
 """Rules: pure functions from a window of statistics and the model's description to findings."""
 
-from initscope.hooks.rules import attention, collapse, loss, numerics, propagation, scale, units, updates, weights
+from initscope.hooks.rules import (
+    attention,
+    collapse,
+    frozen,
+    loss,
+    numerics,
+    propagation,
+    scale,
+    units,
+    updates,
+    weights,
+)
 from initscope.hooks.rules.engine import Limits, Rule, diagnose, fold, judged
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.lifecycle import Episode, Transition, advance, close
@@ -9,6 +20,7 @@ from initscope.hooks.rules.window import Model, Window
 RULES: tuple[Rule, ...] = (
     *weights.RULES,
     *numerics.RULES,
+    *frozen.RULES,
     *loss.RULES,
     *attention.RULES,
     *collapse.RULES,

@@ -60,8 +60,14 @@ def diagnose(window: Window, rules: Sequence[Rule], limits: Mapping[str, Limits]
 
 
 def judged(window: Window, rules: Iterable[Rule]) -> frozenset[str]:
-    """Ids of the rules that the step under judgement can say something of: for all others, silence is no all-clear."""
-    return frozenset(rule.id for rule in rules if rule.judges(window))
+    """Ids of the rules that the step under judgement can say something of: for all others, silence is no all-clear.
+
+    Once weights or outputs are NaN or Inf, rules that need records are blind.
+    """
+    blind = bool(window.steps) and any(
+        stats.moments.nonfinite_count > 0 for kind in (Kind.WEIGHT, Kind.ACTIVATION) for _, stats in window.each(kind)
+    )
+    return frozenset(rule.id for rule in rules if rule.judges(window) and not (blind and rule.needs))
 
 
 def fold(found: Sequence[Finding], rules: Mapping[str, Rule], window: Window) -> list[Finding]:

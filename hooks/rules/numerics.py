@@ -122,7 +122,7 @@ NONFINITE: Final = Rule(
     id="nonfinite",
     family="numerics",
     check=check_nonfinite,
-    explained_by=("uninitialized-weights",),
+    explained_by=("uninitialized-weights", "update-ratio"),
     title="NaN or Inf",
     statistic="Any NaN or Inf among the elements of a weight, output, gradient or update, or in the logged loss. "
     "Critical in weights, outputs, updates and the loss; a gradient alone is a warning, as the step may be skipped.",

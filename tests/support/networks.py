@@ -119,6 +119,24 @@ def watched(
     return list(windows(model, optimizer or sgd(), data, F.cross_entropy, steps, roles=roles))
 
 
+def train(
+    model: nn.Module,
+    *,
+    start: Callable[[nn.Module], object],
+    optimizer: Callable[..., torch.optim.Optimizer],
+    steps: int,
+) -> None:
+    """Trains a network unseen."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        start(model)
+    tuner = optimizer(model.parameters())
+    for _, (x, y) in zip(range(steps), vectors(), strict=False):
+        tuner.zero_grad()
+        torch.autograd.backward(F.cross_entropy(model(x), y))
+        tuner.step()
+
+
 def opened(seen: list[Window]) -> list[Episode]:
     """Root episodes that opened over these windows, infos left out, worst first."""
     rules = {rule.id: rule for rule in RULES}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from initscope.hooks.rules import Episode
-from initscope.hooks.vocabulary import Cause, Role, Severity
+from initscope.hooks.rules import RULES, Episode, advance, diagnose, judged
+from initscope.hooks.vocabulary import Cause, EpisodeState, Role, Severity
 from tests.support import networks as n
 
 
@@ -118,6 +118,16 @@ def test_weights_that_are_memory_are_called_so() -> None:
     assert (found.finding.rule, found.finding.module_path) == ("uninitialized-weights", "4")
 
 
+def test_what_was_found_before_everything_became_nan_stays_open() -> None:
+    seen = n.watched(n.mlp(10), start=n.draw(n.normal(1.0)), steps=8)
+    assert {f.rule for f in n.everything(seen[-1])} == {"nonfinite"}
+    episodes: dict[str, Episode] = {}
+    for window in seen:
+        found = diagnose(window, RULES)
+        episodes, _ = advance(episodes, found, window.step, {r.id: r for r in RULES}, judged(window, RULES))
+    assert {e.finding.rule for e in episodes.values() if e.state is EpisodeState.OPEN} >= {"forward-drift", "nonfinite"}
+
+
 # -- propagation -------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +212,37 @@ def test_raw_input_is_the_cause_of_what_follows() -> None:
         Cause.UNSCALED_INPUT,
         "0",
     )
+
+
+# -- frozen ------------------------------------------------------------------------------------------------------------
+
+
+def freeze(model: nn.Sequential) -> None:
+    for parameter in model[:-1].parameters():
+        parameter.requires_grad_(False)
+
+
+def test_layers_frozen_as_they_were_drawn_are_a_warning() -> None:
+    found = worst(n.mlp(5), start=broken(freeze, n.he), optimizer=n.adam(), steps=1)
+    assert (found.finding.rule, found.severity, found.finding.cause, found.finding.module_path) == (
+        "frozen-fresh",
+        Severity.WARNING,
+        Cause.FROZEN_OR_DISCONNECTED_LAYER,
+        "0",
+    )
+
+
+def test_a_frozen_backbone_that_was_trained_is_silent() -> None:
+    model = n.mlp(5)
+    n.train(model, start=n.draw(n.he), optimizer=n.adam(1e-2), steps=200)
+    trained = {name: p.detach().clone() for name, p in model[:-1].named_parameters()}
+
+    def start(fresh: nn.Sequential) -> None:
+        for name, p in fresh[:-1].named_parameters():
+            p.copy_(trained[name])
+        freeze(fresh)
+
+    assert is_silent(n.mlp(5), start=start, optimizer=n.adam(), batches=n.vectors(seed=9), steps=4)
 
 
 # -- updates, loss -----------------------------------------------------------------------------------------------------

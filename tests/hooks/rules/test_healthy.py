@@ -54,7 +54,7 @@ def test_a_head_that_starts_at_zero_is_only_noted() -> None:
 
 def test_a_fine_tuned_net_with_a_new_head_is_silent() -> None:
     model = n.mlp(5)
-    n.watched(model, start=n.draw(n.he), optimizer=n.adam(3e-3), steps=150)
+    n.train(model, start=n.draw(n.he), optimizer=n.adam(3e-3), steps=150)
     trained = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def start(model: nn.Sequential) -> None:
