@@ -1,7 +1,6 @@
 """startbench's view of initscope: a monitor for its `run_monitor.py`, built on `watch` and nothing else.
 
-python run_monitor.py dev tests.benchmarks.startbench_adapter:make_monitor out.json      # in startbench's folder,
-                                                                                         # with this repository on PYTHONPATH
+In the root of this repository: `python DIR/run_monitor.py dev tests.benchmarks.startbench_adapter:make_monitor out.json`
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
+
 from initscope.hooks import Finding, watch
 from initscope.hooks.vocabulary import Cause, Severity
-from torch import nn
 
 _WORDS = {
     Cause.DUPLICATED_TENSORS: "constant_symmetric",
@@ -39,7 +39,7 @@ class StartbenchMonitor:
         with contextlib.redirect_stderr(io.StringIO()):
             self.monitor = watch(model, optimizer)
 
-    def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _see(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor):
             self.shape = tuple(output.shape)
 

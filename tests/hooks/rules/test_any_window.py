@@ -95,7 +95,7 @@ def any_window(draw: st.DrawFn) -> Window:
     return Window(Model(known, description), steps, baseline, first if draw(st.booleans()) else 0, scalars)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(any_window())
 def test_no_window_makes_a_rule_raise(window: Window) -> None:
     found = diagnose(window, RULES)

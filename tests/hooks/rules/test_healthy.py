@@ -11,7 +11,7 @@ from tests.support import networks as n
 
 HEALTHY = {
     "ReLU, He": (lambda: n.mlp(10), n.draw(n.he), n.adam()),
-    "ReLU, He, 20 layers of 128": (lambda: n.mlp(20, width=128), n.draw(n.he), n.adam(3e-4)),
+    "ReLU, He, 16 layers of 128": (lambda: n.mlp(16, width=128), n.draw(n.he), n.adam(3e-4)),
     "ReLU, He, narrow": (lambda: n.mlp(8, width=24), n.draw(n.he), n.adam()),
     "ReLU, orthogonal": (lambda: n.mlp(12), n.draw(n.orthogonal), n.sgd(0.005)),
     "tanh, Xavier": (lambda: n.mlp(8, nn.Tanh), n.draw(n.xavier), n.sgd()),
@@ -28,7 +28,7 @@ HEALTHY = {
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_start_is_silent(name: str) -> None:
     model, start, optimizer = HEALTHY[name]
-    seen = n.watched(model(), start=start, optimizer=optimizer, steps=22)
+    seen = n.watched(model(), start=start, optimizer=optimizer, steps=10)
     assert [e.finding.diagnosis for e in n.opened(seen)] == []
 
 
@@ -63,7 +63,7 @@ def test_a_fine_tuned_net_with_a_new_head_is_silent() -> None:
         model[-1].reset_parameters()
 
     fresh = n.mlp(5)
-    seen = n.watched(fresh, start=start, optimizer=n.adam(), batches=n.vectors(seed=9), steps=22)
+    seen = n.watched(fresh, start=start, optimizer=n.adam(), batches=n.vectors(seed=9), steps=10)
     assert [e.finding.diagnosis for e in n.opened(seen)] == []
 
 
@@ -81,7 +81,7 @@ class Recurrent(nn.Module):
 
 
 def test_an_lstm_is_silent() -> None:
-    seen = n.watched(Recurrent(), optimizer=n.adam(3e-3), steps=22)
+    seen = n.watched(Recurrent(), optimizer=n.adam(3e-3), steps=10)
     assert [e.finding.diagnosis for e in n.opened(seen)] == []
 
 
@@ -110,6 +110,6 @@ def test_residual_branches_that_start_at_zero_are_only_noted() -> None:
             nn.init.zeros_(layer.weight)  # type: ignore[union-attr]
 
     roles = {f"second.{i}": Role.RESIDUAL_OUTPUT for i in range(4)}
-    seen = n.watched(Residual(), start=start, optimizer=n.adam(), steps=22, roles=roles)
+    seen = n.watched(Residual(), start=start, optimizer=n.adam(), steps=10, roles=roles)
     assert [e.finding.diagnosis for e in n.opened(seen)] == []
     assert [f.rule for f in n.everything(seen[0]) if f.subject == "meant"] == ["zero-weights"]
