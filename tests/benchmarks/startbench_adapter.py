@@ -1,6 +1,6 @@
 """startbench's view of initscope: a monitor for its `run_monitor.py`, built on `watch` and nothing else.
 
-In the root of this repository: `python DIR/run_monitor.py dev tests.benchmarks.startbench_adapter:make_monitor out.json`
+In the root of the repository: `python DIR/run_monitor.py dev tests.benchmarks.startbench_adapter:make_monitor OUT`
 """
 
 from __future__ import annotations
