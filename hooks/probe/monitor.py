@@ -140,19 +140,17 @@ def watch(
     Call it after the weights are in place, before the first training forward. Returns the monitor, the same one if
     the model is watched already. Raises TypeError or ValueError for what cannot be used; the message names it.
 
-    Args:
-        model: the model, wrapped or not.
-        optimizer: one or several. Found by itself when it steps; given, its state says which step this is.
-        run: name that is shown. `run_id` is the identity, the same for all ranks and restarts.
-        run_id: see `run`; `project`, `config` and `tags` are what to find the run by.
-        url: a collector's address (INITSCOPE_URL) and `token` its token (INITSCOPE_TOKEN, or the file of a collector
-            on this host). Without a url the diagnosis is made here and told on standard error.
-        schedule: every how many steps, a collection of steps, or a function of the step. Default: each step to 20,
-            every 10th to 200, every 100th to 10,000, then every 1,000th.
-        include: patterns of module paths (`blocks.*`) that are watched, default all; `exclude` those that are not.
-        step: optimizer steps completed before this training.
-        rules: the rules of the diagnosis in this process; default all.
-        on_finding: called on another thread with each finding that opens; diagnoses here also with a url.
+    - `model`: wrapped or not. `optimizer`: one or several; found by itself when it steps, given, its state says which
+      step this is. `step`: optimizer steps completed before this training.
+    - `run`: a name that is shown. `run_id`: the identity, the same for all ranks and restarts. `project`, `config` and
+      `tags`: what to find the run by.
+    - `url`, `token`: a collector's address (INITSCOPE_URL) and token (INITSCOPE_TOKEN, or the file of a collector on
+      this host). Without a url the diagnosis is made here and told on standard error.
+    - `schedule`: every how many steps, a collection of steps, or a function of the step. Default: each step to 20,
+      every 10th to 200, every 100th to 10,000, then every 1,000th.
+    - `include`, `exclude`: patterns of module paths (`blocks.*`) that are watched, default all, and that are not.
+    - `rules`: of the diagnosis in this process; default all. `on_finding`: called on another thread with each finding
+      that opens; diagnoses here also with a url.
     """
     _refuse(model)
     settings = resolve(url=url, token=token, project=project, run=run, run_id=run_id)
