@@ -44,7 +44,7 @@ class Recorded:
     def reached(self, step: int) -> None:
         self.reached_steps.append(step)
 
-    def close(self, status: RunStatus, timeout: float | None = None) -> None:
+    def close(self, status: RunStatus, timeout: float | None = None) -> None:  # noqa: ARG002 - as the client's
         self.status = status
 
     def info(self, path: str, name: str = "weight", kind: Kind = Kind.WEIGHT) -> TensorInfo:
