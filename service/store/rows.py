@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection
@@ -128,8 +129,7 @@ def _copy(connection: Connection, table: str, rows: Iterable[Row]) -> None:
     errors: Any = connection.dialect.loaded_dbapi
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for chunk in _packed(rows):
-                copy.write(chunk)
+            copy.write(_packed(rows))
     except errors.IntegrityError as error:
         raise IntegrityError(statement, None, error) from error
     except errors.OperationalError as error:
@@ -138,24 +138,25 @@ def _copy(connection: Connection, table: str, rows: Iterable[Row]) -> None:
         raise DBAPIError(statement, None, error) from error
 
 
-def _packed(rows: Iterable[Row]) -> Iterator[bytes]:
+def _packed(rows: Iterable[Row]) -> bytes:
     """PostgreSQL's binary COPY format: signature, flags, rows of length-prefixed fields, trailer."""
-    yield b"PGCOPY\n\xff\r\n\0" + bytes(8)
+    parts = [b"PGCOPY\n\xff\r\n\0" + bytes(8)]
     for row in rows:
-        layout = _layout(tuple([x is None for x in row]))
-        fields: list[Any] = [8] * (2 * len(row))
-        fields[1::2] = row
-        if None in row:
-            fields = [-1 if x is None else x for size, x in zip(fields[::2], row, strict=True) for x in _field(size, x)]
-        yield layout.pack(len(row), *fields)
-    yield b"\xff\xff"
-
-
-def _field(size: int, value: Any) -> tuple[Any, ...]:
-    return (None,) if value is None else (size, value)
+        pack, arrange = _layout(tuple([x is None for x in row]))
+        parts.append(pack(*arrange((*row, 8, -1, len(row)))))
+    parts.append(b"\xff\xff")
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=1024)
-def _layout(absent: tuple[bool, ...]) -> struct.Struct:
-    codes = ("q" if i < _FIRST_FLOAT or i == _SESSION_COUNT else "d" for i in range(len(absent)))
-    return struct.Struct("!h" + "".join("i" if gone else "i" + code for code, gone in zip(codes, absent, strict=True)))
+def _layout(absent: tuple[bool, ...]) -> tuple[Callable[..., bytes], Callable[[Row], Row]]:
+    """How a row with these NULLs is packed, and the order that its values and lengths are packed in.
+
+    The order is of places in (*values, 8, -1, number of fields): a field is its length and value, or only -1.
+    """
+    size, null, count = range(len(absent), len(absent) + 3)
+    format_, places = "!h", [count]
+    for i, is_absent in enumerate(absent):
+        format_ += "i" if is_absent else "iq" if i < _FIRST_FLOAT or i == _SESSION_COUNT else "id"
+        places += [null] if is_absent else [size, i]
+    return struct.Struct(format_).pack, itemgetter(*places)

@@ -34,7 +34,7 @@ _ATTEMPT, _RUN, _SESSION, _TENSOR = _ATTEMPTS.c, _RUNS.c, _SESSIONS.c, _TENSORS.
 _LOCK_RUN: Final = (
     select(_RUN.run_no, _RUN.created_at, _RUN.status, _RUN.attempt, _RUN.last_step, _RUN.description)
     .where(_RUN.project == bindparam("project"), _RUN.run_id == bindparam("run_id"))
-    .with_for_update()
+    .with_for_update(key_share=True)  # findings that refer to the run may still be written
 )
 _SAVE_RUN: Final = _RUNS.update().where(_RUN.run_no == bindparam("this_run"))
 _FIND_SESSION: Final = (
