@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,6 +40,7 @@ class Monitor:
         local: LocalDiagnosis | None = None,
         url: str | None = None,
         model: nn.Module | None = None,
+        flush_timeout: float = 0.0,
     ) -> None:
         self.run_id = run.run_id if run else ""
         self.url = url
@@ -47,6 +49,7 @@ class Monitor:
         self._story = story
         self._local = local
         self._model = model
+        self._flush_timeout = flush_timeout
         self._error_before = _last_error()
         self._pid = os.getpid()
 
@@ -96,13 +99,15 @@ class Monitor:
 
     def close(self, status: RunStatus | str = RunStatus.FINISHED) -> None:
         """Takes every hook away and delivers what is left, for at most the flush timeout. Can be called twice."""
-        ended = RunStatus(status)
+        self._close(RunStatus(status), self._flush_timeout)
+
+    def _close(self, status: RunStatus, timeout: float) -> None:
         if self._recording is None or self._story is None or self.is_closed or self._pid != os.getpid():
             return
         self._recording.close()
         _live.pop(id(self._model), None)
         self._model = None
-        self._story.close(ended)
+        self._story.close(status, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +193,9 @@ def _start(model: nn.Module, settings: Config, choice: choices.Choice, local: Lo
         tell=story,
     )
     story.describe()
-    monitor = _live[id(root)] = Monitor(recording, story, run=key, local=local, url=settings.url, model=root)
+    monitor = _live[id(root)] = Monitor(
+        recording, story, run=key, local=local, url=settings.url, model=root, flush_timeout=settings.flush_timeout
+    )
     return monitor
 
 
@@ -235,10 +242,13 @@ def _last_error() -> BaseException | None:
 
 
 def _close_all() -> None:
+    """At exit. All monitors share the time of one: two dead collectors must not delay the exit twice."""
+    started = time.monotonic()
     for monitor in list(_live.values()):
         error = _last_error()
         failed = error is not None and error is not monitor._error_before and not hasattr(sys, "ps1")
-        monitor.close(RunStatus.FAILED if failed else RunStatus.FINISHED)
+        left = max(0.0, monitor._flush_timeout - (time.monotonic() - started))
+        monitor._close(RunStatus.FAILED if failed else RunStatus.FINISHED, left)
 
 
 def _forget_all() -> None:

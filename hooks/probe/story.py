@@ -121,12 +121,12 @@ class Story(Reporter):
         for sink in self._sinks:
             sink.reached(step)
 
-    def close(self, status: RunStatus) -> None:
-        """The run ended."""
+    def close(self, status: RunStatus, timeout: float | None = None) -> None:
+        """The run ended; every sink may take `timeout` seconds (default: its own) to deliver what is left."""
         self.describe()
         for sink in self._sinks:
             with self.guard.shield("close"):
-                sink.close(status)
+                sink.close(status, timeout)
 
     def _change(self, **changes: Any) -> None:
         changed = replace(self._description, **changes)
