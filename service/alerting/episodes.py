@@ -66,6 +66,7 @@ def _from_row(row: Row[Any], judged_step: int) -> Episode:
         tensor_name=row.tensor_name,
         kind=Kind(row.kind) if row.kind is not None else None,
         evidence={k: number_from_json(x) for k, x in row.evidence.items()},
+        subject=row.fingerprint.removeprefix(f"{row.rule}|"),
     )
     return Episode(
         state=EpisodeState(row.state),

@@ -1,5 +1,6 @@
 """The evaluator: rows in the database become episodes, each step judged once, in order."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -110,6 +111,27 @@ def test_steps_that_come_one_by_one_give_the_same_as_all_at_once_and_as_a_fresh_
     assert [t.to_state for t in read(database, FindingTransition)] == [
         "pending", "open", "resolved", "pending", "open",
     ]  # fmt: skip
+
+
+def test_a_finding_about_several_layers_keeps_its_identity_over_a_restart(database, run):
+    def everywhere(window, limits):  # noqa: ARG001
+        yield Finding(
+            rule="large-weights",
+            severity=Severity.CRITICAL,
+            cause=Cause.TOO_LARGE_EXPLODE,
+            step=window.step,
+            module_path=f"layer{window.step}",  # the worst layer changes, the finding stays the same
+            subject="weights",
+            diagnosis="",
+            remedy="",
+        )
+
+    rule = dataclasses.replace(LARGE, check=everywhere)
+    for step in range(4):
+        arrive(database, run, {step: 1.0})
+        judge(database, Evaluator(database, [rule]))
+    (finding,) = read(database, FindingRow)
+    assert (finding.fingerprint, finding.episode, finding.seen_count) == ("large-weights|weights", 0, 4)
 
 
 def test_nothing_is_judged_twice(database, run):
