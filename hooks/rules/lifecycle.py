@@ -163,10 +163,9 @@ def _weighed(fingerprint: str, old: Episode, new: Episode, again: bool, rules: M
     """An open episode's severity: up at once, down after as many milder steps as would resolve it."""
     now = new.finding.severity
     milder = new.milder_count + (not again) if now.rank < old.severity.rank else 0
-    if now.rank == old.severity.rank:
-        return replace(new, milder_count=0), []
-    if milder and milder < _patience(new, rules):
-        # The words stay those of the severity that still holds.
+    if now.rank == old.severity.rank or (milder and milder < _patience(new, rules)):
+        # The words stay those of the step that set the severity: a start is explained, and mended, by its own numbers,
+        # not by what a diverging run made of them since.
         return replace(new, milder_count=milder, finding=old.finding), []
     changed = replace(new, severity=now, milder_count=0)
     return changed, [_transition(fingerprint, changed, EpisodeState.OPEN, step)]

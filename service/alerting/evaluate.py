@@ -75,6 +75,7 @@ class Evaluator:
             ready = self._ready(work, new, reached)[:_STEPS_PER_PASS]
             state = self._state(connection, work, ready)
             records = evaluation.load_steps(connection, work, ready) if ready else {}
+            counted = evaluation.count_rows(connection, work, ready)
             scalars = self._scalars(connection, work, state)
         outcome = self._judge(work, state, ready, records, scalars)
         is_done = len(ready) == len(new)
@@ -83,7 +84,7 @@ class Evaluator:
         if is_done and not work.has_ended and reached is not None:
             outcome.step = max(outcome.step, reached)
         if outcome.step > after or outcome.changed or outcome.dropped or work.dirty_step is not None:
-            self._save(work, state, outcome)
+            self._save(work, state, outcome, ready, counted)
         return len(ready)
 
     @staticmethod
@@ -189,11 +190,15 @@ class Evaluator:
         outcome.episodes, transitions = close(before, step)
         self._note(outcome, before, transitions)
 
-    def _save(self, work: Work, state: _Attempt | None, outcome: _Outcome) -> None:
+    def _save(
+        self, work: Work, state: _Attempt | None, outcome: _Outcome, judged_steps: Sequence[int], counted: object
+    ) -> None:
         now = datetime.now(UTC)
         with self._database.write() as connection:
-            if not evaluation.save_step(connection, work, outcome.step):
-                # Another collector judged these steps meanwhile; its episodes stand.
+            evaluation.lock_run(connection, work)
+            is_whole = evaluation.count_rows(connection, work, judged_steps) == counted
+            if not is_whole or not evaluation.save_step(connection, work, outcome.step):
+                # Rows came while these steps were judged, or another collector judged them: the next pass looks again.
                 self._cache.pop((work.run_no, work.attempt), None)
                 return
             evaluation.drop_pending(connection, work, outcome.dropped)

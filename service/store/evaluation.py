@@ -144,6 +144,21 @@ def load_steps(connection: Connection, work: Work, steps: Sequence[int]) -> dict
     return found
 
 
+def count_rows(connection: Connection, work: Work, steps: Sequence[int]) -> tuple[int, int]:
+    """(records, sessions merged in them) of those steps: any row that comes later changes one of the two."""
+    t = TensorStatsRow
+    query = select(func.count(), func.coalesce(func.sum(t.session_count), 0)).where(
+        t.run_no == work.run_no, t.step.in_(steps), t.attempt == work.attempt
+    )
+    rows, sessions = connection.execute(query).one()
+    return rows, int(sessions)
+
+
+def lock_run(connection: Connection, work: Work) -> None:
+    """Holds off ingest of this run until the transaction ends (SQLite has one writer anyway)."""
+    connection.execute(select(Run.run_no).where(Run.run_no == work.run_no).with_for_update())
+
+
 def load_scalars(
     connection: Connection, work: Work, start_until: int, window_from: int
 ) -> dict[str, list[tuple[int, float]]]:

@@ -200,18 +200,41 @@ def test_late_rows_bring_the_evaluation_back_to_their_step(database, run):
     assert read(database, Attempt)[0].dirty_step is None
 
 
+def test_a_row_that_comes_while_its_step_is_judged_is_judged_too(database, run):
+    run_no, _ = run
+    late = []
+
+    def slow(window, limits):
+        if not late:
+            with database.write() as conn:  # as ingest would: the step is not evaluated yet, so nothing marks it dirty
+                late.append(seeds.add_tensor(conn, run_no, "late", "weight", "weight", depth=1))
+                seeds.add_records(conn, [seeds.record_row(run_no, late[0], 0, seeds.normal(50.0))])
+        yield from large_weights(window, limits)
+
+    evaluator = Evaluator(database, [dataclasses.replace(LARGE, check=slow, patience=1)])
+    arrive(database, run, {0: 1.0})
+    judge(database, evaluator)
+    assert read(database, FindingRow) == []
+    judge(database, evaluator)
+    assert [f.module_path for f in read(database, FindingRow)] == ["late"]
+
+
 def test_the_window_holds_the_last_twenty_sampled_steps_and_the_baseline(database, run):
-    evaluator = Evaluator(database, [LARGE])
+    seen = []
+
+    def look(window, limits):  # noqa: ARG001
+        seen.append((list(window.steps), window.baseline_step))
+        return ()
+
+    rule = dataclasses.replace(LARGE, check=look)
     arrive(database, run, {10 * step: 20.0 for step in range(30)})
-    while judge(database, evaluator):
+    while judge(database, Evaluator(database, [rule])):
         pass
-    (finding,) = read(database, FindingRow)
-    assert finding.evidence["steps"] == 20
-    assert finding.evidence["baseline"] == 0
-    fresh = Evaluator(database, [LARGE])
     arrive(database, run, {300: 20.0})
-    judge(database, fresh)
-    assert read(database, FindingRow)[0].evidence["steps"] == 20
+    judge(database, Evaluator(database, [rule]))  # a fresh one loads its window from the database
+    for newest, (steps, baseline) in zip(range(0, 310, 10), seen, strict=True):
+        assert steps == list(range(max(0, newest - 190), newest + 10, 10))
+        assert baseline == 0
 
 
 def test_an_ended_run_closes_its_open_findings_and_keeps_them(database, run):
