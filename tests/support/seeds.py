@@ -140,10 +140,16 @@ def add_finding(conn: Connection, run_no: int, rule: str, severity: str, *, at_s
 
 
 def add_mlp(
-    conn: Connection, name: str = "mlp", *, layers: int = 12, steps: Sequence[int] = range(21), gain: float = 0.7
+    conn: Connection,
+    name: str = "mlp",
+    *,
+    layers: int = 12,
+    steps: Sequence[int] = range(21),
+    gain: float = 0.7,
+    status: str = "running",
 ) -> Seeded:
     """A deep MLP whose forward and backward signal changes by `gain` a layer: five kinds, loss, one finding."""
-    run_no, run = add_run(conn, name, last_step=max(steps), description={"model_class": "DeepMLP"})
+    run_no, run = add_run(conn, name, status=status, last_step=max(steps), description={"model_class": "DeepMLP"})
     tensors = {}
     for depth in range(layers):
         path = f"layers.{depth}"

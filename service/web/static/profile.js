@@ -12,6 +12,8 @@ const SIDES = [
 ];
 const LEAST_OCTAVES = 4;
 
+const NEWEST = "newest";
+
 export class Profile {
   constructor(run) {
     this.run = run;
@@ -50,13 +52,19 @@ export class Profile {
     this.slider = document.getElementById("step");
     this.latest = document.getElementById("step-latest");
     this.slider.addEventListener("input", () => change({ step: this.run.steps[this.slider.value] ?? null }));
-    this.latest.addEventListener("click", () => change({ step: null }));
+    this.latest.addEventListener("click", () => change({ step: NEWEST }));
   }
 
-  /** Fetches and draws the step of the address, or the newest. */
+  /** The step of the address; else the newest while the run lives, and afterwards the one that tells of its start. */
+  wantedStep() {
+    const step = read().step ?? (this.run.isLive() ? NEWEST : this.run.tellingStep());
+    return step === NEWEST ? undefined : step;
+  }
+
+  /** Fetches and draws the wanted step. */
   async refresh() {
     const turn = ++this.turn;
-    const step = read().step;
+    const step = this.wantedStep();
     this.showStep(step);
     const answer = await getJson(`/runs/${this.run.id}/stats/profile`, {
       step,

@@ -39,6 +39,15 @@ const run = {
       .reverse();
   },
 
+  isLive() {
+    return ["live", "stalled"].includes(head().dataset.status);
+  },
+
+  /** Where the worst finding began, else the first step. */
+  tellingStep() {
+    return this.findingLines().at(-1)?.x ?? this.steps[0];
+  },
+
   /** The tensor of the worst finding, else the first output. */
   suggestTensor() {
     const path = this.findings().find((finding) => finding.path)?.path;
@@ -106,4 +115,4 @@ async function copyText(button) {
 }
 
 attemptTo(refresh);
-follow(() => ["live", "stalled"].includes(head().dataset.status), refresh);
+follow(() => run.isLive(), refresh);

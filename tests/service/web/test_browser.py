@@ -93,8 +93,23 @@ def test_a_link_shows_somebody_else_the_same(embedded):
         window.page.click("#step-latest")
         window.wait("document.getElementById('step-now').textContent === '40'")
         window.page.select_option("#map-kind", "update")
-        assert "step=" not in window.page.url
+        assert "step=newest" in window.page.url
         assert "kind=update" in window.page.url
+
+
+def test_an_ended_run_opens_at_the_step_where_its_worst_finding_began(embedded):
+    with embedded.database.write() as conn:
+        bad = seeds.add_mlp(conn, "ended badly", layers=4, steps=range(9), status="finished")
+        seeds.add_finding(conn, bad.run_no, "forward-drift", "critical", module_path="layers.2", at_step=3)
+        good = seeds.add_mlp(conn, "ended well", layers=4, steps=range(9), status="finished")
+    with open_window(embedded) as window:
+        for run, step in ((bad, "3"), (good, "0")):
+            window.show(f"/runs/{run.id}")
+            window.wait_for_charts()
+            assert window.text("#step-now") == step
+            assert window.page.get_attribute("#step-latest", "aria-pressed") == "false"
+        window.page.click("#step-latest")
+        window.wait("document.getElementById('step-now').textContent === '8'")
 
 
 def test_a_layer_of_a_finding_leads_to_its_curve(embedded):
