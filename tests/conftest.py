@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.collector import Collector, running_collector
 from tests.support.postgres import Postgres, running_postgres
 
 
@@ -29,3 +30,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'initscope.db'}"
     return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def collector(database_url: str, tmp_path: Path) -> Iterator[Collector]:
+    """A collector on an empty database; the test runs once for each kind of database."""
+    with running_collector(tmp_path, database_url) as running:
+        yield running
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Collector]:
+    """A collector on SQLite, for what does not depend on the database."""
+    with running_collector(tmp_path) as running:
+        yield running

@@ -14,7 +14,6 @@ from initscope.hooks import watch
 from initscope.hooks.moments import Moments
 from initscope.hooks.probe.updates import sample_indices
 from tests.support import models, oracle
-from tests.support.collector import running_collector
 
 STEPS = 4
 REL = 1e-5
@@ -79,12 +78,6 @@ CASES = {
 }
 
 
-@pytest.fixture
-def collector(tmp_path):
-    with running_collector(tmp_path) as running:
-        yield running
-
-
 def train(collector, name: str) -> list[Twin]:
     torch.set_num_threads(1)
     torch.manual_seed(3)
@@ -147,11 +140,11 @@ def test_every_stored_record_equals_its_float64_twin(collector, name):
             assert {".".join(filter(None, (p, n))) for p, n, k in told if k == kind} == parameters, kind
 
 
-def test_logged_losses_come_back_at_their_steps(collector):
-    train(collector, "mlp")
-    (run,) = collector.http.get("/api/v1/runs").json()["runs"]
-    answer = collector.http.get(f"/api/v1/runs/{run['id']}/scalars").json()
+def test_logged_losses_come_back_at_their_steps(embedded):
+    train(embedded, "mlp")
+    (run,) = embedded.http.get("/api/v1/runs").json()["runs"]
+    answer = embedded.http.get(f"/api/v1/runs/{run['id']}/scalars").json()
     (loss,) = [s for s in answer["scalars"] if s["name"] == "loss"]
     assert loss["steps"] == list(range(STEPS))
-    told = collector.http.get(f"/api/v1/runs/{run['id']}").json()
+    told = embedded.http.get(f"/api/v1/runs/{run['id']}").json()
     assert told["description"]["loss"] == "cross_entropy"
