@@ -7,7 +7,7 @@ model has stepped; where that cannot be known yet, with the next training forwar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
@@ -303,33 +303,26 @@ def _gradient(weight: Weight) -> torch.Tensor | None:
     return gradient if gradient is not None and why_not(gradient) is None else None
 
 
-class Reporter:
+class Reporter(Protocol):
     """What a recording tells; `initscope.hooks.probe.monitor` does something with it."""
 
     def note(self, sentence: str) -> None:
         """Something cannot be measured."""
-        raise NotImplementedError
 
     def learned(self, trace: Trace) -> None:
         """The first forward was read."""
-        raise NotImplementedError
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer of this model stepped for the first time."""
-        raise NotImplementedError
 
     def never_runs(self) -> None:
         """An optimizer stepped, and no training forward of the model was seen."""
-        raise NotImplementedError
 
     def never_steps(self, forwards: int) -> None:
         """So many training forwards, and no optimizer stepped."""
-        raise NotImplementedError
 
     def finished(self, step: int, count: int, records: Callable[[], list[Record]]) -> None:
         """A take is complete."""
-        raise NotImplementedError
 
     def reached(self, step: int) -> None:
         """A step ended, sampled or not."""
-        raise NotImplementedError
