@@ -81,8 +81,10 @@ class Evaluator:
         is_done = len(ready) == len(new)
         if is_done and work.has_ended and state is not None:
             self._close(state, outcome)
-        if is_done and not work.has_ended and reached is not None:
-            outcome.step = max(outcome.step, reached)
+        if is_done:
+            # Steps that were not sampled are done with, too; of an ended run nothing more is awaited from any rank.
+            end = work.last_step if work.has_ended else reached
+            outcome.step = max(outcome.step, -1 if end is None else end)
         if outcome.step > after or outcome.changed or outcome.dropped or work.dirty_step is not None:
             self._save(work, state, outcome, ready, counted)
         return len(ready)

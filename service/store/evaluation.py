@@ -37,6 +37,7 @@ class Work:
     run_id: str
     attempt: int
     world_size: int
+    last_step: int | None
     evaluated_step: int | None
     dirty_step: int | None
     has_ended: bool
@@ -61,7 +62,7 @@ def pending(connection: Connection) -> list[Work]:
         .order_by(Run.run_no)
     )  # fmt: skip
     return [
-        Work(r.run_no, r.id, r.number, r.world_size, r.evaluated_step, r.dirty_step, r.status in ENDED)
+        Work(r.run_no, r.id, r.number, r.world_size, r.last_step, r.evaluated_step, r.dirty_step, r.status in ENDED)
         for r in connection.execute(query)
     ]
 

@@ -251,6 +251,19 @@ def test_an_ended_run_closes_its_open_findings_and_keeps_them(database, run):
         assert evaluation.pending(conn) == []
 
 
+@pytest.mark.parametrize("status", ["running", "finished"])
+def test_a_run_without_news_is_no_work(database, run, status):
+    run_no, _ = run
+    evaluator = Evaluator(database, [LARGE])
+    arrive(database, run, {0: 20.0, 10: 20.0})
+    with database.write() as conn:  # the run went on to a step that is not sampled
+        conn.execute(update(Run).where(Run.run_no == run_no).values(last_step=15, status=status))
+        conn.execute(update(Session).where(Session.run_no == run_no).values(last_step=15))
+    judge(database, evaluator)
+    with database.read() as conn:
+        assert evaluation.pending(conn) == []
+
+
 def test_two_collectors_write_every_transition_once(database, run):
     arrive(database, run, {0: 20.0, 1: 20.0})
     first, second = Evaluator(database, [LARGE]), Evaluator(database, [LARGE])
