@@ -15,13 +15,13 @@ from initscope.hooks.vocabulary import Cause, EpisodeState, Kind, Severity
 
 
 def to_rows(episodes: Iterable[Episode], now: datetime) -> list[dict[str, Any]]:
-    """Values of `findings` rows."""
+    """Values of `findings` rows. `opened_at` counts the first time that it is written."""
     return [_to_row(episode, now) for episode in episodes]
 
 
 def _to_row(episode: Episode, now: datetime) -> dict[str, Any]:
     finding = episode.finding
-    row = {
+    return {
         "fingerprint": finding.fingerprint,
         "episode": episode.episode,
         "rule": finding.rule,
@@ -41,11 +41,9 @@ def _to_row(episode: Episode, now: datetime) -> dict[str, Any]:
         "diagnosis": finding.diagnosis,
         "remedy": finding.remedy,
         "evidence": {k: x if isinstance(x, str) else number_to_json(x) for k, x in finding.evidence.items()},
+        "opened_at": None if episode.opened_step is None else now,
         "updated_at": now,
     }
-    if episode.opened_step is not None and episode.opened_step == episode.last_step:
-        row["opened_at"] = now
-    return row
 
 
 def from_rows(rows: Iterable[Row[Any]], evaluated_step: int | None) -> dict[str, Episode]:

@@ -225,7 +225,8 @@ def save_episodes(connection: Connection, work: Work, rows: Iterable[Mapping[str
             values = {**row, "id": str(uuid.uuid4()), "run_no": work.run_no, "attempt": work.attempt}
             known = connection.execute(insert(f).values(**values).returning(f.finding_no)).scalar_one()
         else:
-            connection.execute(update(f).where(*where).values(**row))
+            changes = {**row, "opened_at": func.coalesce(f.opened_at, row["opened_at"])}
+            connection.execute(update(f).where(*where).values(**changes))
         numbers[key] = known
     return numbers
 

@@ -142,6 +142,21 @@ def test_nothing_is_judged_twice(database, run):
     assert len(read(database, FindingTransition)) == 2
 
 
+def test_the_time_of_opening_is_kept(database, run):
+    evaluator = Evaluator(database, [LARGE])
+    arrive(database, run, {0: 20.0})
+    judge(database, evaluator)
+    assert read(database, FindingRow)[0].opened_at is None  # still pending
+    arrive(database, run, {1: 20.0, 2: 20.0})
+    judge(database, evaluator)
+    opened = read(database, FindingRow)[0].opened_at
+    assert opened is not None
+    arrive(database, run, {3: 20.0})
+    judge(database, evaluator)
+    (finding,) = read(database, FindingRow)
+    assert finding.opened_at == opened < finding.updated_at
+
+
 def test_a_pending_finding_that_goes_away_leaves_no_finding(database, run):
     evaluator = Evaluator(database, [LARGE])
     arrive(database, run, {0: 20.0})
