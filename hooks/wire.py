@@ -7,6 +7,7 @@ kurtosis; see `initscope.hooks.moments.from_standardized`), counts as int64. `do
 from __future__ import annotations
 
 import hashlib
+import uuid
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from initscope.hooks.moments import ChannelStats, TensorStats, from_standardized
 WIRE_VERSION: Final = 1
 MEDIA_JSON: Final = "application/vnd.initscope.v1+json"
 MEDIA_BINARY: Final = "application/vnd.initscope.v1+binary"
+
+
+# Names the collector's runs: derived, so that every collector and every client gives the same run the same one.
+_RUNS: Final = uuid.UUID("b9a6c4de-5f0e-4f0b-9a51-6d3f0c2f7e18")
 
 
 class WireError(ValueError):
@@ -239,6 +244,11 @@ class Batch:
 
     header: Header
     records: Records = field(default_factory=Records.empty)
+
+
+def run_uuid(project: str, run_id: str) -> str:
+    """The run's id in the API and in the address of its page."""
+    return str(uuid.uuid5(_RUNS, f"{project}\0{run_id}"))
 
 
 def tensor_key(module_path: str, name: str, kind: v.Kind) -> int:

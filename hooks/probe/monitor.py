@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from initscope.hooks.client import Client, Config, Guard, identify, resolve
-from initscope.hooks.client.notices import warn
+from initscope.hooks.client.notices import printable, warn
 from initscope.hooks.probe import choices
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.local import LocalDiagnosis, OnFinding
@@ -25,7 +25,7 @@ from initscope.hooks.probe.story import Sink, Story
 from initscope.hooks.probe.walk import unwrapped, walk
 from initscope.hooks.rules import RULES, Finding, Rule
 from initscope.hooks.vocabulary import MAX_NAME, RunStatus
-from initscope.hooks.wire import RunKey
+from initscope.hooks.wire import RunKey, run_uuid
 
 
 class Monitor:
@@ -45,6 +45,8 @@ class Monitor:
         self.run_id = run.run_id if run else ""
         self.url = url
         """The collector's address, None without one."""
+        self.page = f"{url.rstrip('/')}/runs/{run_uuid(run.project, run.run_id)}" if url and run else None
+        """The run's page, None without a collector."""
         self._recording = recording
         self._story = story
         self._local = local
@@ -94,7 +96,7 @@ class Monitor:
         if self._recording is None:
             return "initscope is switched off (INITSCOPE_DISABLED)"
         if self._local is None:
-            return f"initscope: run {self.run_id} is diagnosed by {self.url}"
+            return f"initscope: the collector diagnoses this run: {self.page}"
         return self._local.report()
 
     def close(self, status: RunStatus | str = RunStatus.FINISHED) -> None:
@@ -196,7 +198,16 @@ def _start(model: nn.Module, settings: Config, choice: choices.Choice, local: Lo
     monitor = _live[id(root)] = Monitor(
         recording, story, run=key, local=local, url=settings.url, model=root, flush_timeout=settings.flush_timeout
     )
+    if client is not None and session.rank == 0:
+        with guard.shield("announcement"):
+            _announce(key.name, monitor.page)
     return monitor
+
+
+def _announce(name: str, page: str | None) -> None:
+    """One line for the person at the terminal: where to look."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"initscope: watching {printable(name)!r}, page {page}\n")
 
 
 def _log(story: Story, step: int, name: str, value: float | torch.Tensor) -> None:

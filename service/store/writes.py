@@ -6,7 +6,6 @@ All of them run inside one transaction that `lock_run` begins: whoever holds the
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,11 +15,8 @@ from sqlalchemy import Connection, Table, and_, bindparam, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from initscope.hooks.vocabulary import RunStatus
-from initscope.hooks.wire import RunKey, Scalar, SessionKey, TensorInfo
+from initscope.hooks.wire import RunKey, Scalar, SessionKey, TensorInfo, run_uuid
 from initscope.service.store.models import Attempt, BatchRow, Run, ScalarRow, Session, Tensor
-
-# The uuid of a run is derived, so that every collector and every client gives the same run the same one.
-_NAMESPACE: Final = uuid.UUID("b9a6c4de-5f0e-4f0b-9a51-6d3f0c2f7e18")
 
 _ATTEMPTS: Final = cast(Table, Attempt.__table__)
 _BATCHES: Final = cast(Table, BatchRow.__table__)
@@ -88,11 +84,6 @@ class SessionState:
     last_step: int | None
     current_step: int | None
     stored: tuple[int, int] | None = None
-
-
-def run_uuid(project: str, run_id: str) -> str:
-    """The API's id of a run."""
-    return str(uuid.uuid5(_NAMESPACE, f"{project}\0{run_id}"))
 
 
 def lock_run(connection: Connection, key: RunKey, now: datetime) -> RunState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -38,6 +39,7 @@ def test_a_script_of_ten_lines_shows_its_run_on_the_page(tmp_path):
             [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, done.stderr
+        (page,) = re.findall(r"page (http\S+)", done.stderr)
         with open_window(serve) as window:
             row = window.page.locator("tr", has_text="my_first_training")
             assert row.count() == 1
@@ -45,6 +47,7 @@ def test_a_script_of_ten_lines_shows_its_run_on_the_page(tmp_path):
             window.wait("document.querySelector('.verdict') !== null")
             window.wait_for_charts()
             assert "my_first_training" in window.text("h1")
+            assert window.page.url == page  # the terminal said where to look
             assert window.problems == []
     finally:
         assert serve.end()[0] == 0
