@@ -31,7 +31,7 @@ _NO_STORE: Final = "no-store"
 
 
 class Gate:
-    """Refuses foreign Host headers (DNS rebinding) and puts the safe headers on every answer."""
+    """Refuses foreign Host headers (DNS rebinding) and NUL in addresses; puts the safe headers on every answer."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -57,6 +57,8 @@ class Gate:
 
         host = _host_name(Headers(scope=scope).get("host", ""))
         app = self._app if self._is_known(host) else _FOREIGN
+        if app is self._app and _has_nul(scope):
+            app = _NUL
         if app is _FOREIGN:
             _LOG.warning("refused a request for the foreign host %r; INITSCOPE_ALLOWED_HOSTS names more", host[:100])
         await app(scope, receive, send_safely)
@@ -83,6 +85,22 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def _has_nul(scope: Scope) -> bool:
+    """PostgreSQL takes no NUL in a text: no name that is stored anywhere has one."""
+    return "\0" in scope["path"] or b"%00" in scope.get("query_string", b"")
+
+
+_NUL: Final = Answer(
+    {
+        "error": {
+            "code": "bad_request",
+            "message": "the path or the query holds a NUL, which is in no name",
+            "field": None,
+            "hint": None,
+        }
+    },
+    status_code=400,
+)
 _FOREIGN: Final = Answer(
     {
         "error": {

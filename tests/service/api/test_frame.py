@@ -44,6 +44,15 @@ def test_own_names_and_addresses_are_known_with_any_port(shared: Collector, host
     assert shared.http.get("/livez", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1/runs/%00", "/api/v1/runs/a%00b/findings", "/api/v1/runs?name=%00", "/?project=%00", "/runs/%00"],
+)
+def test_a_nul_in_an_address_is_refused_by_any_database(collector: Collector, path: str) -> None:
+    answer = collector.http.get(path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+
+
 @pytest.mark.parametrize("path", ["/livez", "/login", "/api/v1/runs", "/nowhere", "/api/v1/runs/../../etc", "/static/"])
 def test_every_answer_carries_safe_headers(shared: Collector, path: str) -> None:
     headers = shared.http.get(path).headers
