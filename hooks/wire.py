@@ -154,7 +154,7 @@ class Books:
     recorded: Count = 0
     acknowledged: Count = 0
     pending: Count = 0
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, Count] = field(default_factory=dict)
     hook_errors: Count = 0
 
 

@@ -118,24 +118,27 @@ def _session(connection: Connection, run: RunState, header: Header, now: datetim
 
 
 def _store(connection: Connection, run: RunState, header: Header, judged: Judged, *, hopeful: bool) -> None:
-    """Writes rows and scalars; rows of a step that one rank records alone move to `rejected` if they exist."""
+    """Writes rows and scalars; rows that cannot be stored beside those that exist move to `rejected`."""
     if header.session.world_size > 1:
         # Rows meet those of other ranks. A session that sends a row again would merge it twice: clients never do.
-        rows.merge(connection, run.run_no, header.run.attempt, judged.rows)
+        beyond = rows.merge(connection, run.run_no, header.run.attempt, judged.rows)
+        _reject(judged, beyond, "bad_count")
     else:
         if not hopeful:
             stored = rows.find(connection, run.run_no, header.run.attempt, map(rows.key_of, judged.rows))
-            _reject_stored(judged, stored.keys())
+            _reject(judged, stored.keys(), "duplicate_row")
         rows.insert(connection, judged.rows)
     if header.scalars:
         is_first = header.session.rank == 0
         writes.save_scalars(connection, run.run_no, header.run.attempt, header.scalars, wins=is_first)
 
 
-def _reject_stored(judged: Judged, stored: Collection[rows.Key]) -> None:
+def _reject(judged: Judged, keys: Collection[rows.Key], code: str) -> None:
+    if not keys:
+        return
     pairs = list(zip(judged.rows, judged.indices, strict=True))
-    kept = [(row, index) for row, index in pairs if rows.key_of(row) not in stored]
-    judged.rejected += [Rejection(index, "duplicate_row") for row, index in pairs if rows.key_of(row) in stored]
+    kept = [(row, index) for row, index in pairs if rows.key_of(row) not in keys]
+    judged.rejected += [Rejection(index, code) for row, index in pairs if rows.key_of(row) in keys]
     judged.rejected.sort(key=lambda rejection: rejection.index)
     judged.rows, judged.indices = [row for row, _ in kept], [index for _, index in kept]
 

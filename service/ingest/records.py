@@ -19,7 +19,8 @@ _ABSENT: Final = math.nan
 _MESSAGES: Final = {
     "unknown_tensor": "no tensor of this key was described (or the run has too many)",
     "bad_step": f"step must be between 0 and {MAX_STEP}",
-    "bad_count": f"counts must be between 0 and {MAX_COUNT}, and non-finite plus zero elements at most `count`",
+    "bad_count": f"counts must be between 0 and {MAX_COUNT}, non-finite plus zero elements at most `count`, and "
+    f"those of all ranks together at most {MAX_COUNT}",
     "bad_moments": "min, max, mean and std contradict each other, or min and max are missing",
     "duplicate_row": "the tensor has a record of this step already",
 }

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from initscope.hooks.moments import ABSENT, ChannelStats, Moments, TensorStats
+from initscope.hooks.vocabulary import MAX_COUNT
 from initscope.service.store.models import TensorStatsRow
 
 Row: TypeAlias = tuple[Any, ...]
@@ -81,16 +82,28 @@ def find(connection: Connection, run_no: int, attempt: int, keys: Iterable[Key])
     return {key_of(row): tuple(row) for row in found}
 
 
-def merge(connection: Connection, run_no: int, attempt: int, rows: Sequence[Row]) -> None:
+def merge(connection: Connection, run_no: int, attempt: int, rows: Sequence[Row]) -> frozenset[Key]:
     """Writes rows of one more session: new keys as they are, others merged exactly into what other sessions sent.
 
-    The caller holds the run's lock: between the reading and the writing nobody else may touch these keys.
+    The caller holds the run's lock: between the reading and the writing nobody else may touch these keys. The answer
+    is the keys of rows that were left out, because the count of both together is more than a column holds.
     """
     stored = find(connection, run_no, attempt, map(key_of, rows))
+    beyond = frozenset(key for row in rows if _is_beyond(stored.get(key := key_of(row)), row))
     fresh = [row for row in rows if key_of(row) not in stored]
-    merged = [_merged(stored[key_of(row)], row) for row in rows if key_of(row) in stored]
+    known = [row for row in rows if key_of(row) in stored and key_of(row) not in beyond]
+    _write(connection, fresh, [_merged(stored[key_of(row)], row) for row in known])
+    return beyond
+
+
+def _is_beyond(stored: Row | None, row: Row) -> bool:
+    return stored is not None and bool(stored[_FIRST_COUNT] + row[_FIRST_COUNT] > MAX_COUNT)
+
+
+def _write(connection: Connection, fresh: Sequence[Row], merged: Sequence[Row]) -> None:
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_REPLACE, [*fresh, *merged])
+        if fresh or merged:
+            connection.exec_driver_sql(_REPLACE, [*fresh, *merged])
         return
     if fresh:
         _copy(connection, "tensor_stats", fresh)

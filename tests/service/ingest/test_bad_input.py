@@ -82,6 +82,9 @@ HEADERS: list[tuple[str, Callable[[], bytes], int, str | None]] = [
     ("config too deep", lambda: text(description={"config": {"a": json.loads("[" * 60 + "]" * 60)}}), 422,
      "description.config"),
     ("endless notes", lambda: text(description={"notes": ["x" * 500] * 500}), 422, "description"),
+    ("a reason of 400 digits", lambda: text(books={"dropped": {"queue_full": 10**400}}), 422,
+     "books.dropped.queue_full"),
+    ("less than nothing dropped", lambda: text(books={"dropped": {"queue_full": -1}}), 422, "books.dropped.queue_full"),
     ("endless reasons", lambda: text(books={"dropped": {f"reason {i}": 1 for i in range(5000)}}), 422, "books"),
 ]  # fmt: skip
 
@@ -241,6 +244,16 @@ def test_bad_records_are_rejected_by_index_and_good_ones_stored(collector: Colle
     assert answer["rejected_count"] == len(expected) == 11
     assert answer["accepted"] == 3
     assert collector.rows("SELECT step FROM tensor_stats ORDER BY step") == [(0,), (9,), (11,)]
+
+
+def test_counts_of_several_ranks_that_no_column_can_hold_are_rejected(collector: Collector) -> None:
+    huge = stats(count=2**62)
+    for rank, accepted in ((0, 2), (1, 1), (2, 1)):
+        given = {("fc", 0): huge, ("fc", 1): stats()}
+        answer = collector.send(batch(0, given, session=rank + 1, rank=rank, world_size=3))
+        assert answer["accepted"] == accepted
+        assert [r["code"] for r in answer["rejected"]] == (["bad_count"] if rank else [])
+    assert collector.rows("SELECT step, count FROM tensor_stats ORDER BY step") == [(0, 2**62), (1, 3000)]
 
 
 def test_a_record_that_stands_twice_in_a_batch_is_stored_once(collector: Collector) -> None:
