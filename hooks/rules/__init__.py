@@ -14,7 +14,7 @@ from initscope.hooks.rules import (
 )
 from initscope.hooks.rules.engine import Limits, Rule, diagnose, fold, judged
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.lifecycle import Episode, Transition, advance, close
+from initscope.hooks.rules.lifecycle import Episode, Transition, advance, close, reopen
 from initscope.hooks.rules.window import Model, Window
 
 RULES: tuple[Rule, ...] = (
@@ -45,4 +45,5 @@ __all__ = [
     "diagnose",
     "fold",
     "judged",
+    "reopen",
 ]

@@ -1,7 +1,7 @@
 """The life of findings: a pure state machine for each fingerprint of one attempt of a run.
 
     (absent) → pending → open → resolved        a finding that comes back is a new episode
-                  ↓         ↘ closed            the run ended while it was open
+                  ↓         ↘ closed            the run ended while it was open; open again if the run goes on
                dropped
 
 Hysteresis is in steps: `Rule.patience` sightings in a row open a finding, `Rule.clear_after` clean steps in a row
@@ -108,6 +108,13 @@ def close(episodes: Mapping[str, Episode], step: int) -> tuple[dict[str, Episode
     return after, changes
 
 
+def reopen(episodes: Mapping[str, Episode], step: int) -> tuple[dict[str, Episode], list[Transition]]:
+    """The run went on after its end: what the end had closed is open again, the same episode as before."""
+    closed = {f: episode for f, episode in episodes.items() if episode.state is EpisodeState.CLOSED}
+    changes = [_transition(fingerprint, episode, EpisodeState.OPEN, step) for fingerprint, episode in closed.items()]
+    return {**episodes, **{f: replace(episode, state=EpisodeState.OPEN) for f, episode in closed.items()}}, changes
+
+
 def _by_fingerprint(findings: Iterable[Finding]) -> dict[str, tuple[Finding, str | None]]:
     """Each finding once, the worst of those with one fingerprint, with its parent."""
     seen: dict[str, tuple[Finding, str | None]] = {}
@@ -126,6 +133,8 @@ def _sighted(
     fingerprint: str, old: Episode | None, finding: Finding, parent: str | None, step: int, rules: Mapping[str, Rule]
 ) -> Step:
     patience = rules[finding.rule].patience if finding.rule in rules else 1
+    if old is not None and old.resolved_step is not None and step <= old.resolved_step:
+        return old, []  # late rows of a step that is history: the episode that they belong to is told already
     if old is None or not old.is_alive:
         number = 0 if old is None else old.episode + 1
         fresh = Episode(

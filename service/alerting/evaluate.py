@@ -11,8 +11,21 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from initscope.hooks.rules import RULES, Episode, Model, Rule, Transition, Window, advance, close, diagnose, judged
+from initscope.hooks.rules import (
+    RULES,
+    Episode,
+    Model,
+    Rule,
+    Transition,
+    Window,
+    advance,
+    close,
+    diagnose,
+    judged,
+    reopen,
+)
 from initscope.hooks.rules.window import WINDOW_STEPS, StepStats
+from initscope.hooks.vocabulary import EpisodeState
 from initscope.service.alerting import episodes as rows
 from initscope.service.store import evaluation
 from initscope.service.store.engine import Database
@@ -155,6 +168,8 @@ class Evaluator:
         last = -1 if work.evaluated_step is None else work.evaluated_step
         outcome = _Outcome(last, dict(state.episodes) if state is not None else {})
         rules = tuple(self._rules.values())
+        if ready:
+            self._reopen(work, outcome, ready[0])
         for step in ready:
             assert state is not None  # noqa: S101 - a ready step has rows, so the attempt was loaded
             state.steps[step] = records[step]
@@ -186,11 +201,18 @@ class Evaluator:
             outcome.changed.pop(fingerprint, None)
             outcome.dropped.add(fingerprint)
 
+    def _reopen(self, work: Work, outcome: _Outcome, step: int) -> None:
+        before = outcome.episodes
+        outcome.episodes, transitions = reopen(before, step)
+        if not work.has_ended:  # rows that come after the end do not make the run go on
+            self._note(outcome, before, transitions)
+
     def _close(self, state: _Attempt, outcome: _Outcome) -> None:
         before = outcome.episodes
         step = max(outcome.step, state.baseline_step)
         outcome.episodes, transitions = close(before, step)
-        self._note(outcome, before, transitions)
+        told = {f: e.episode for f, e in state.episodes.items() if e.state is EpisodeState.CLOSED}
+        self._note(outcome, before, [t for t in transitions if told.get(t.fingerprint) != t.episode])
 
     def _save(
         self, work: Work, state: _Attempt | None, outcome: _Outcome, judged_steps: Sequence[int], counted: object

@@ -324,3 +324,50 @@ def test_a_silent_run_is_lost_and_a_fresh_one_is_not(database, run):
         assert evaluation.mark_lost(conn, now + timedelta(seconds=119)) == 0
         assert evaluation.mark_lost(conn, now + timedelta(seconds=121)) == 1
     assert next(r.status for r in read(database, Run) if r.run_no == run_no) == "lost"
+
+
+def end(database, run, status="finished"):
+    with database.write() as conn:
+        conn.execute(update(Run).where(Run.run_no == run[0]).values(status=status))
+
+
+def test_a_run_that_goes_on_after_its_end_goes_on_with_its_findings(database, run):
+    evaluator = Evaluator(database, [LARGE])
+    arrive(database, run, {0: 20.0, 1: 20.0})
+    end(database, run)
+    judge(database, evaluator)
+    assert [(f.episode, f.state) for f in read(database, FindingRow)] == [(0, "closed")]
+    end(database, run, "running")
+    arrive(database, run, {2: 20.0})
+    judge(database, evaluator)
+    assert [(f.episode, f.state, f.last_step) for f in read(database, FindingRow)] == [(0, "open", 2)]
+    arrive(database, run, {3: 1.0, 4: 1.0})
+    judge(database, Evaluator(database, [LARGE]))
+    assert [(f.episode, f.state) for f in read(database, FindingRow)] == [(0, "resolved")]
+    assert states(database)[1:] == [
+        ("pending", "open", 1), ("open", "closed", 1), ("closed", "open", 2), ("open", "resolved", 4),
+    ]  # fmt: skip
+
+
+def test_rows_that_come_after_the_end_make_no_second_finding_of_the_same(database, run):
+    evaluator = Evaluator(database, [LARGE])
+    arrive(database, run, {0: 20.0, 1: 20.0})
+    end(database, run, "failed")
+    judge(database, evaluator)
+    before = states(database)
+    for step in (2, 3):
+        arrive(database, run, {step: 20.0})
+        judge(database, evaluator)
+    assert [(f.episode, f.state, f.last_step) for f in read(database, FindingRow)] == [(0, "closed", 3)]
+    assert states(database) == before
+
+
+def test_late_rows_of_a_step_before_a_finding_was_resolved_do_not_open_it_again(database, run):
+    evaluator = Evaluator(database, [LARGE])
+    arrive(database, run, {0: 20.0, 1: 20.0, 2: 1.0, 3: 1.0, 4: 1.0})
+    judge(database, evaluator)
+    with database.write() as conn:
+        conn.execute(update(Attempt).where(Attempt.run_no == run[0]).values(dirty_step=0))
+    judge(database, evaluator)
+    assert [(f.episode, f.state) for f in read(database, FindingRow)] == [(0, "resolved")]
+    assert len(states(database)) == 3
