@@ -281,3 +281,9 @@ def test_a_batch_costs_the_same_number_of_statements_whatever_its_size(collector
         body = ENCODERS[wire.MEDIA_BINARY](batch(sequence, records, scalars=[]))
         assert ingest.accept(decode_batch(wire.MEDIA_BINARY, "", body)).accepted == size
     assert counts[1] == counts[2] <= 10
+
+
+def test_a_rank_may_send_a_batch_without_records(collector: Collector) -> None:
+    answer = collector.send(batch(0, {}, world_size=4, rank=1, scalars=[wire.Scalar(step=0, name="loss", value=1.0)]))
+    assert (answer["accepted"], answer["rejected_count"]) == (1, 0)
+    assert collector.send(batch(1, {}, world_size=4, rank=1, status="finished"))["accepted"] == 0
