@@ -228,7 +228,8 @@ class Recording:
         return bool(self._usual) and self._usual <= self._stepped.keys()
 
     def _end_step(self) -> None:
-        self._usual = set(self._stepped)
+        # Never fewer: one that moves its part every other step would end the steps of the others early.
+        self._usual |= self._stepped.keys()
         self._stepped = {}
         self._send_take()
         self.step += 1

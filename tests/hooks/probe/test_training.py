@@ -164,6 +164,26 @@ def test_two_optimizers_of_one_model_make_one_step() -> None:
     assert [o.name for o in r.description.optimizers] == ["SGD", "Adam"]
 
 
+def test_an_optimizer_that_steps_every_other_time_makes_no_steps_of_its_own() -> None:
+    model = models.mlp()
+    first = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    second = torch.optim.Adam([p for m in model[1:] for p in m.parameters()], lr=0.1)
+    monitor, r = watched(model)
+    for step in range(7):
+        x, y = models.vectors(seed=step)
+        models.loss_of(model(x), y).backward()
+        first.step()
+        if step % 2 == 0:
+            second.step()
+        model.zero_grad()
+    monitor.close()
+    assert monitor.current_step == 7
+    for step in range(7):
+        assert r.get(step, "0", "weight", Kind.UPDATE) is not None
+        assert (r.get(step, "2", "weight", Kind.UPDATE) is not None) == (step % 2 == 0)
+        assert r.get(step, "0") is not None
+
+
 def test_an_optimizer_of_another_model_is_not_ours() -> None:
     model, other = models.mlp(), models.mlp()
     monitor, _ = watched(model)
