@@ -85,7 +85,7 @@ class LocalDiagnosis:
         """Judges what is left, for at most `timeout` seconds, and ends the thread."""
         self._put(self._end, status)
         self._inbox.put(None)
-        if self._thread is not None and self._pid == os.getpid():
+        if self._thread is not None and self._pid == os.getpid() and not self._is_here():
             self._thread.join(_CLOSE_SECONDS if timeout is None else timeout)
 
     def open_findings(self, timeout: float = 10.0) -> list[Finding]:
@@ -178,8 +178,12 @@ class LocalDiagnosis:
             with self._guard.shield("diagnosis"):
                 work(*arguments)
 
+    def _is_here(self) -> bool:
+        """Whether a callback of the user asks: its thread cannot wait for itself."""
+        return self._thread is threading.current_thread()
+
     def _settle(self, timeout: float) -> None:
-        if self._thread is None or not self._thread.is_alive() or self._pid != os.getpid():
+        if self._thread is None or not self._thread.is_alive() or self._pid != os.getpid() or self._is_here():
             return
         done = threading.Event()
         self._inbox.put((done.set, ()))

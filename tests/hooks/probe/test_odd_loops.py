@@ -1,0 +1,86 @@
+"""Loops that people write around a model, and what must not become of their numbers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import torch
+from torch import nn
+
+from initscope.hooks import Finding, Monitor, watch
+from tests.support import models
+from tests.support.recorded import train
+
+
+class Interrupted(nn.Module):
+    """Two layers; a Ctrl-C between them when `now`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.now = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        if self.now:
+            raise KeyboardInterrupt
+        out: torch.Tensor = self.second(x)
+        return out
+
+
+def sgd(model: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+
+
+def batch(rows: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(rows, 8), torch.zeros(rows, dtype=torch.long)
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def zeros() -> nn.Sequential:
+    model = small()
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    return model
+
+
+def test_a_callback_may_ask_for_the_findings() -> None:
+    seen: list[list[Finding]] = []
+    took: list[float] = []
+
+    def ask(_: Finding) -> None:
+        start = time.monotonic()
+        seen.append(monitor.findings)
+        took.append(time.monotonic() - start)
+
+    model = zeros()
+    monitor = watch(model, on_finding=ask)
+    train(model, sgd(model), [batch()] * 2, models.loss_of)
+    assert monitor.findings
+    monitor.close()
+    assert seen
+    assert max(took) < 5.0, "it would wait ten seconds for itself"
+
+
+def test_a_callback_may_close_the_monitor() -> None:
+    errors: list[BaseException] = []
+    called = threading.Event()
+
+    def stop(_: Finding) -> None:
+        try:
+            monitor.close("failed")
+        except BaseException as error:  # noqa: BLE001 - it is what the test is about
+            errors.append(error)
+        called.set()
+
+    model = zeros()
+    monitor: Monitor = watch(model, on_finding=stop)
+    train(model, sgd(model), [batch()], models.loss_of)
+    train(model, sgd(model), [batch()], models.loss_of)
+    assert called.wait(30)
+    assert errors == []
+    assert monitor.is_closed
