@@ -216,7 +216,7 @@ def _log(story: Story, step: int, name: str, value: float | torch.Tensor) -> Non
     elif not isinstance(value, torch.Tensor):
         try:
             story.scalar(step, name, float(value))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             warn("initscope: log(%s=…) takes a number or a tensor, got %s", name, type(value).__name__)
     elif value.numel() != 1 or value.is_complex():
         warn("initscope: log(%s=…) takes one real number, got a tensor of shape %s", name, tuple(value.shape))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from initscope.hooks import Finding, Monitor, watch
 from tests.support import models
-from tests.support.recorded import train
+from tests.support.recorded import train, watched
 
 
 class Interrupted(nn.Module):
@@ -39,6 +42,16 @@ def batch(rows: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
 
 def small() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+@pytest.mark.parametrize("value", [10**400, "text", None, [1.0]], ids=lambda v: str(v)[:8])
+def test_what_is_no_number_is_refused_with_a_warning(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    monitor, r = watched(small())
+    with caplog.at_level(logging.WARNING):
+        monitor.log(loss=value)
+    assert r.scalars == []
+    assert monitor._story is not None
+    assert monitor._story.guard.errors == 0
 
 
 def zeros() -> nn.Sequential:
