@@ -32,8 +32,13 @@ def inside_backward() -> bool:
 
 
 def inside_transform() -> bool:
-    """Whether a torch.func transform (vmap, grad) is running: its tensors have no values that could be read."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether a torch.func transform (vmap, grad) or torch.jit.trace is running.
+
+    A transform's tensors have no values that could be read; a trace would take our calls for the model's.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return torch._C._get_tracing_state() is not None
 
 
 class Capture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from typing import Any
 
 import pytest
@@ -42,6 +43,22 @@ def batch(rows: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
 
 def small() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is (deprecated|not supported):DeprecationWarning")
+def test_a_trace_of_the_model_holds_the_model_only() -> None:
+    """As TensorBoard's add_graph makes one."""
+    model = small()
+    x = batch()[0]
+    plain = torch.jit.trace(model, x)
+    monitor, r = watched(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(model, x)
+    assert str(traced.inlined_graph).count("aten::") == str(plain.inlined_graph).count("aten::")
+    train(model, sgd(model), [batch()], models.loss_of)
+    monitor.close()
+    assert r.at(0, "0").moments.count == 6 * 16
 
 
 @pytest.mark.parametrize("value", [10**400, "text", None, [1.0]], ids=lambda v: str(v)[:8])
