@@ -170,7 +170,9 @@ def _similar(rows: torch.Tensor) -> torch.Tensor:
     usable = torch.isfinite(top) & (top > 0.0)
     rows = torch.where(usable, rows / top, 0.0)
     rows = torch.where(usable, rows / rows.norm(dim=2, keepdim=True), 0.0)
-    cosines = torch.bmm(rows, rows.transpose(1, 2)).abs_()
+    # The root's hook runs inside the user's autocast, which would round the products to eight bits.
+    with torch.autocast(rows.device.type, enabled=False):
+        cosines = torch.bmm(rows, rows.transpose(1, 2)).abs_()
     cosines.diagonal(dim1=1, dim2=2).zero_()
     return torch.stack([cosines.amax((1, 2)).double(), usable.sum((1, 2)).double()], 1)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from initscope.hooks import Finding, Monitor, watch
+from initscope.hooks.vocabulary import Kind
 from tests.support import models
 from tests.support.recorded import train, watched
 
@@ -43,6 +44,18 @@ def batch(rows: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
 
 def small() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def test_autocast_does_not_round_what_is_measured() -> None:
+    model = small()
+    found = []
+    for enabled in (False, True):
+        monitor, r = watched(model, schedule=[0])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            model(batch()[0])
+        monitor.close()
+        found.append(r.at(0, "0", "weight", Kind.WEIGHT).channels.row_similarity)
+    assert found[0] == found[1]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is (deprecated|not supported):DeprecationWarning")
