@@ -62,6 +62,7 @@ class Recording:
         self._tell = tell
         self._weights = list(enumerate(tree.weights)) if with_parameters else []
         self._positions = {id(w.tensor): i for i, w in enumerate(tree.weights)}
+        self._parameters = {id(p): p for p in model.parameters()}
         self._capture = Capture(registry, guard, tell.note)
         self._updates = Updates(len(tree.weights))
         self._observer: Observer | None = None
@@ -89,7 +90,11 @@ class Recording:
         """Forward pre-hook of the root: decides whether this is a training forward."""
         if self.is_closed or self._guard.off:
             return
-        if not torch.is_grad_enabled() or not module.training or inside_backward() or inside_transform():
+        if inside_backward() or inside_transform():
+            return
+        if not torch.is_grad_enabled() or not module.training:
+            with self._guard.shield("forward"):
+                self._abandon()
             return
         with self._guard.shield("forward"):
             self._abandon()
@@ -159,7 +164,7 @@ class Recording:
 
     def _count_idle(self) -> None:
         self._idle_forwards += 1
-        if self._idle_forwards == PATIENCE:
+        if self._idle_forwards == PATIENCE and not (self._known_optimizers or self._manual):
             self._tell.never_steps(PATIENCE)
 
     def _drop_skipped(self, take: Take) -> None:
@@ -174,7 +179,7 @@ class Recording:
 
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Pre-hook of any optimizer."""
-        if self.is_closed or self._guard.off or not self._positions_in(optimizer):
+        if self.is_closed or self._guard.off or not self._moved_by(optimizer):
             return
         with self._guard.shield("optimizer pre-hook"):
             self._abandon()
@@ -189,8 +194,7 @@ class Recording:
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Post-hook: only here are gradients final, with closures and fused scalers too."""
-        moved = self._positions_in(optimizer)
-        if self.is_closed or self._guard.off or not moved:
+        if self.is_closed or self._guard.off or not (moved := self._moved_by(optimizer)):
             return
         with self._guard.shield("optimizer post-hook"):
             self._in_step = False
@@ -198,9 +202,9 @@ class Recording:
             if id(optimizer) not in self._known_optimizers:
                 self._known_optimizers.add(id(optimizer))
                 self._tell.optimizer(optimizer)
-            if not self._has_run:
+            elif not self._has_run:  # not at its first step: watch may have come between the forward and that
                 self._tell.never_runs()
-            self._read_parameters(moved)
+            self._read_parameters(self._positions_in(optimizer))
             self._stepped[id(optimizer)] = moved
             if self._is_complete():
                 self._end_step()
@@ -217,13 +221,17 @@ class Recording:
             self._stepped[0] = everything
             self._end_step()
 
+    def _moved_by(self, optimizer: torch.optim.Optimizer) -> set[int]:
+        """Ids of the model's parameters in an optimizer, watched or not: what is watched may all be frozen."""
+        return {id(p) for p in optimizers.parameters_of(optimizer)} & self._parameters.keys()
+
     def _positions_in(self, optimizer: torch.optim.Optimizer) -> set[int]:
         found = (self._positions.get(id(p)) for p in optimizers.parameters_of(optimizer))
         return {i for i in found if i is not None}
 
     def _is_complete(self) -> bool:
         moved = set().union(*self._stepped.values())
-        if all(i in moved for i, w in enumerate(self._tree.weights) if w.tensor.requires_grad):
+        if all(key in moved for key, p in self._parameters.items() if p.requires_grad):
             return True
         return bool(self._usual) and self._usual <= self._stepped.keys()
 
@@ -258,10 +266,22 @@ class Recording:
         take = self._take
         if take is None:
             return
+        self._leave_replaced(take)
         chosen = {i: w for i, w in self._weights if i in moved}
         self._read(take, Kind.GRADIENT, [(w, g) for w in chosen.values() if (g := _gradient(w)) is not None])
         changes = self._updates.after({i: w.tensor for i, w in chosen.items()})
         self._read(take, Kind.UPDATE, [(chosen[i], change) for i, change in changes])
+
+    def _leave_replaced(self, take: Take) -> None:
+        """Parameters that the model has no more: their values are nobody's weights."""
+        present = {id(p) for p in self._tree.sites[""].module.parameters()}
+        gone = [w for _, w in self._weights if id(w.tensor) not in present]
+        if not gone:
+            return
+        self._weights = [(i, w) for i, w in self._weights if id(w.tensor) in present]
+        take.forget({self._registry.weight_key(w, Kind.WEIGHT) for w in gone})
+        names = ", ".join(w.full_name for w in gone)
+        self._tell.note(f"not measured, replaced after watch (call it when the model is complete): {names}")
 
     def _read(self, take: Take, kind: Kind, tensors: list[tuple[Weight, torch.Tensor]]) -> None:
         for (weight, _), parts in zip(tensors, measure_all([t for _, t in tensors]), strict=True):
@@ -297,6 +317,7 @@ class Recording:
         self._registry.close()
         self._tree.close()
         self._weights.clear()
+        self._parameters.clear()
 
 
 def _gradient(weight: Weight) -> torch.Tensor | None:

@@ -46,6 +46,68 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
+@pytest.mark.parametrize("include", ["0", "1"], ids=["a frozen layer", "an activation"])
+def test_steps_count_where_nothing_that_is_watched_is_trained(include: str) -> None:
+    model = small()
+    model[0].requires_grad_(False)
+    monitor, r = watched(model, include=include)
+    opt = sgd(model)
+    for _ in range(3):
+        opt.zero_grad()
+        for _ in range(2):
+            x, y = batch()
+            models.loss_of(model(x), y).backward()
+        opt.step()
+    monitor.close()
+    assert sorted(r.steps) == [0, 1, 2]
+    assert r.at(2, include).moments.count == 2 * 6 * 16
+
+
+def test_an_evaluation_after_a_ctrl_c_in_a_forward_does_not_count() -> None:
+    model = Interrupted()
+    monitor, r = watched(model)
+    opt = sgd(model)
+    train(model, opt, [batch()], models.loss_of)
+    model.now = True
+    with pytest.raises(KeyboardInterrupt):
+        model(batch()[0])
+    model.now = False
+    model.eval()
+    with torch.no_grad():
+        model(batch(50)[0])
+    model.train()
+    train(model, opt, [batch()], models.loss_of)
+    monitor.close()
+    assert r.at(1, "second").moments.count == 6 * 3
+
+
+def test_long_accumulation_is_no_missing_optimizer(caplog: pytest.LogCaptureFixture) -> None:
+    model = small()
+    monitor, r = watched(model)
+    opt = sgd(model)
+    train(model, opt, [batch()], models.loss_of)
+    for _ in range(60):
+        x, y = batch()
+        models.loss_of(model(x), y).backward()
+    opt.step()
+    monitor.close()
+    assert "no torch optimizer" not in caplog.text
+    assert r.description.notes == []
+
+
+def test_a_watch_between_forward_and_step_is_no_missing_forward() -> None:
+    model = small()
+    opt = sgd(model)
+    x, y = batch()
+    loss = models.loss_of(model(x), y)
+    monitor, r = watched(model)
+    loss.backward()
+    opt.step()
+    train(model, opt, [batch()] * 2, models.loss_of)
+    monitor.close()
+    assert r.description.notes == []
+
+
 def test_autocast_does_not_round_what_is_measured() -> None:
     model = small()
     found = []
@@ -127,3 +189,20 @@ def test_a_callback_may_close_the_monitor() -> None:
     assert called.wait(30)
     assert errors == []
     assert monitor.is_closed
+
+
+def test_parameters_that_were_replaced_after_watch_are_not_measured_and_it_is_said() -> None:
+    model = small()
+    monitor, r = watched(model)
+    model[2] = nn.Linear(16, 3)
+    model[0].bias = nn.Parameter(torch.full((16,), 5.0))
+    train(model, sgd(model), [batch()] * 2, models.loss_of)
+    monitor.close()
+    assert sorted(r.steps) == [0, 1]
+    for step in (0, 1):
+        assert r.get(step, "2", "weight", Kind.WEIGHT) is None, "a matrix that is in the model no more"
+        assert r.get(step, "0", "bias", Kind.WEIGHT) is None
+        assert r.get(step, "0", "weight", Kind.WEIGHT) is not None
+    told = [note for note in r.description.notes if "replaced" in note]
+    assert len(told) == 1
+    assert "0.bias" in told[0]
