@@ -169,6 +169,8 @@ class _Mode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if torch.compiler.is_compiling():  # a compiled function inside the model: it would compile us too, or refuse
+            return result
         if self.observer is not None and not self._is_paused():
             self.observer.called(func, args, kwargs, result)
         return result

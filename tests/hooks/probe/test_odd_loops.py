@@ -206,3 +206,32 @@ def test_parameters_that_were_replaced_after_watch_are_not_measured_and_it_is_sa
     told = [note for note in r.description.notes if "replaced" in note]
     assert len(told) == 1
     assert "0.bias" in told[0]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the compiler's
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_function_that_is_compiled_inside_the_model_stays_so(whole: bool) -> None:
+    torch._dynamo.reset()
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    act = torch.compile(lambda x: torch.tanh(x) * 2, backend=backend, fullgraph=whole)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.second(act(self.first(x)))
+
+    model = Model()
+    monitor, r = watched(model)
+    train(model, sgd(model), [batch()] * 3, models.loss_of)
+    monitor.close()
+    assert sorted(r.steps) == [0, 1, 2]
+    assert set(graphs) == {4}, "input, tanh, product, output"
+    assert r.info("first").depth == 0
