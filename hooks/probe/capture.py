@@ -5,6 +5,7 @@ Gated at the very top; nothing is returned to torch, and no tensor is kept after
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -48,6 +49,8 @@ class Capture:
         self.take: Take | None = None
         self.forward_on = False
         """Whether a training forward of the root is running."""
+        self.thread = 0
+        """The thread that it is running on."""
         self.measuring = False
         """Whether our own torch calls are running (the observer must not take them for the model's)."""
         self.structure: Structure | None = None
@@ -59,6 +62,11 @@ class Capture:
         self._peaks: dict[int, torch.Tensor] = {}
         self._layouts: dict[int, int] = {}
         self._batch_second: tuple[int, ...] | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the training forward that is running is another thread's: what happens on this one is not its part."""
+        return self.forward_on and self.thread != threading.get_ident()
 
     def attach(self, sites: list[Site]) -> None:
         """Puts the forward hooks in place, if they are not."""
@@ -77,13 +85,16 @@ class Capture:
         self._sites.clear()
         self._peaks.clear()
 
-    def on_output(self, site: Site, _module: nn.Module, _args: Any, output: Any) -> None:
+    def on_output(self, site: Site, module: nn.Module, _args: Any, output: Any) -> None:
         """Forward hook of a watched module."""
         take = self.take
         if take is None or self._guard.off:
             return
         again = inside_backward()
         if not (self.forward_on or again):
+            return
+        # DataParallel runs its replicas on threads.
+        if self.is_elsewhere and not (again or getattr(module, "_is_replica", False)):
             return
         with self._guard.shield("forward hook"):
             self.measuring = True

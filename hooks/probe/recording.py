@@ -6,6 +6,7 @@ model has stepped; where that cannot be known yet, with the next training forwar
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -90,7 +91,7 @@ class Recording:
         """Forward pre-hook of the root: decides whether this is a training forward."""
         if self.is_closed or self._guard.off:
             return
-        if inside_backward() or inside_transform():
+        if inside_backward() or inside_transform() or self._capture.is_elsewhere:
             return
         if not torch.is_grad_enabled() or not module.training:
             with self._guard.shield("forward"):
@@ -102,7 +103,7 @@ class Recording:
 
     def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of the root, also after an error in the model."""
-        if not self._capture.forward_on or inside_backward():
+        if not self._capture.forward_on or inside_backward() or self._capture.is_elsewhere:
             return
         root = self._tree.sites.get("")
         if root is not None and root.watched:
@@ -112,12 +113,15 @@ class Recording:
         if self._observer is not None:
             with self._guard.shield("first forward"):
                 observer, self._observer = self._observer, None
-                trace = observer.stop(output)
-                if output is not None:
+                seen = None if self.is_closed else output  # another thread may have closed meanwhile
+                trace = observer.stop(seen)
+                if seen is not None:
                     self._learn(trace)
 
     def _abandon(self) -> None:
         """Ends a forward that Ctrl-C ended: after that torch calls no hook."""
+        if self._capture.is_elsewhere:
+            return
         self._capture.forward_on = False
         if self._observer is not None:
             self._observer.stop(None)
@@ -137,7 +141,7 @@ class Recording:
         if take.forwards > MAX_FORWARDS:
             return
         self._capture.attach([s for s in self._tree.sites.values() if s.watched and s.path])
-        self._capture.forward_on = True
+        self._capture.forward_on, self._capture.thread = True, threading.get_ident()
         if self.trace is None:
             self._observe(args, kwargs)
 

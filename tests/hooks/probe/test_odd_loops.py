@@ -235,3 +235,44 @@ def test_a_function_that_is_compiled_inside_the_model_stays_so(whole: bool) -> N
     assert sorted(r.steps) == [0, 1, 2]
     assert set(graphs) == {4}, "input, tanh, product, output"
     assert r.info("first").depth == 0
+
+
+class WithActor(nn.Module):
+    """Two layers; between them another thread calls the model, as the actors of reinforcement learning do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.actor: Any = None
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.first(x)
+        if self.actor is not None:
+            thread, self.actor = threading.Thread(target=self.actor), None
+            thread.start()
+            thread.join()
+        return self.second(x)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_another_thread_s_forward_leaves_the_training_s_alone(grad: bool) -> None:
+    model = WithActor()
+    monitor, r = watched(model)
+    opt = sgd(model)
+    modes: list[int] = []
+
+    def act() -> None:
+        with torch.set_grad_enabled(grad):
+            model(batch(50)[0])
+        modes.append(torch._C._len_torch_function_stack())
+
+    for _ in range(2):
+        model.actor = act
+        train(model, opt, [batch()], models.loss_of)
+        modes.append(torch._C._len_torch_function_stack())
+    monitor.close()
+    assert modes == [0, 0, 0, 0], "no observer is left on a thread"
+    for step in (0, 1):
+        assert r.at(step, "first").moments.count == 6 * 8
+        assert r.at(step, "second").moments.count == 6 * 3
+    assert (r.info("first").depth, r.info("second").depth) == (0, 1)
