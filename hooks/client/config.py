@@ -112,7 +112,7 @@ def _refuse_unknown(unknown: Mapping[str, Any]) -> None:
 
 
 def _url(given: str | None) -> str | None:
-    if given is None or not given.strip():
+    if given is None or not _text("url (INITSCOPE_URL)", given).strip():
         return None
     url = given.strip().rstrip("/")
     parts, port_ok = _split(url)
@@ -147,7 +147,7 @@ def _without_password(url: str) -> str:
 
 def _token(given: str | None) -> str | None:
     """A token as it may stand in a header; the value never gets into the message."""
-    if given is None or not given.strip():
+    if given is None or not _text("token (INITSCOPE_TOKEN)", given).strip():
         return None
     token = given.strip()
     if not re.fullmatch(r"[!-~]{1,512}", token):
@@ -167,11 +167,15 @@ def _name(keyword: str, variable: str, given: str | None, environ: Mapping[str, 
     name = given if given is not None else environ.get(variable)
     if name is None or name == "":
         return None
-    if not isinstance(name, str):
-        raise ConfigError(f"{keyword} ({variable}) must be text, got {type(name).__name__}")
-    if len(name) > v.MAX_NAME or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
+    if len(_text(f"{keyword} ({variable})", name)) > v.MAX_NAME or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
         raise ConfigError(f"{keyword} ({variable}) must have at most {v.MAX_NAME} characters, none of them control")
     return name
+
+
+def _text(setting: str, given: object) -> str:
+    if not isinstance(given, str):
+        raise ConfigError(f"{setting} must be text, got {type(given).__name__}")
+    return given
 
 
 def _seconds(environ: Mapping[str, str], variable: str, default: float) -> float:

@@ -65,7 +65,7 @@ class Capture:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the training forward that is running is another thread's: what happens on this one is not its part."""
+        """Whether the training forward that is running is another thread's: this one's calls are no part of it."""
         return self.forward_on and self.thread != threading.get_ident()
 
     def attach(self, sites: list[Site]) -> None:

@@ -46,6 +46,8 @@ def selection(include: Patterns, exclude: Patterns) -> Callable[[str], bool]:
 
 
 def _patterns(name: str, given: Patterns) -> list[str]:
+    if not isinstance(given, str | Iterable | None):
+        raise TypeError(f"{name}: patterns of module paths are text, got {type(given).__name__}")
     patterns = [] if given is None else [given] if isinstance(given, str) else list(given)
     for pattern in patterns:
         if not isinstance(pattern, str):
@@ -107,7 +109,11 @@ class Choice:
     ) -> Choice:
         """The choice, or TypeError or ValueError that names what cannot be used."""
         given = optimizers(optimizer)
-        if isinstance(tags, str) or not all(isinstance(t, str) and 0 < len(t) <= MAX_NAME for t in tags):
+        if (
+            isinstance(tags, str)
+            or not isinstance(tags, Iterable)
+            or not all(isinstance(t, str) and 0 < len(t) <= MAX_NAME for t in tags)
+        ):
             raise TypeError(f"tags: a list of words of 1 to {MAX_NAME} characters, got {tags!r}")
         plain, note = plain_config(config)
         first = first_step(step, given)

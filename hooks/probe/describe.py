@@ -192,7 +192,12 @@ def plain_config(config: Mapping[str, Any] | None) -> tuple[dict[str, Any], str 
     """(config as JSON can carry it, a note where it could not be kept): foreign values become their text."""
     if config is None:
         return {}, None
-    text = json.dumps(dict(config), default=str, skipkeys=True)
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config: a mapping of names to values, as vars(args) is; got {type(config).__name__}")
+    try:
+        text = json.dumps(dict(config), default=str, skipkeys=True)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"config: cannot be written as JSON: {error}") from None
     if len(text.encode()) > MAX_CONFIG_BYTES:
         return {}, f"config left out: {len(text.encode())} bytes are more than {MAX_CONFIG_BYTES}"
     plain: dict[str, Any] = json.loads(text)

@@ -146,6 +146,7 @@ def watch(
 
     Call it after the weights are in place, before the first training forward. Returns the monitor, the same one if
     the model is watched already. Raises TypeError or ValueError for what cannot be used; the message names it.
+    The monitor keeps the model until it is closed: where one process trains several, use `with watch(model):`.
 
     - `model`: wrapped or not. `optimizer`: one or several; found by itself when it steps, given, its state says which
       step this is. `step`: optimizer steps completed before this training.
@@ -167,6 +168,8 @@ def watch(
     choice = choices.Choice.of(optimizer, config, tags, schedule, choices.selection(include, exclude), step)
     if settings.active and rules is not None and on_finding is None:
         raise ValueError("rules: with a url the collector diagnoses, by its own rules; leave out url or rules")
+    if on_finding is not None and not callable(on_finding):
+        raise TypeError(f"on_finding: a function of a finding, got {type(on_finding).__name__}")
     local = None
     if not settings.active or on_finding is not None:
         local = LocalDiagnosis(RULES if rules is None else rules, on_finding=on_finding, quiet=settings.active)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,9 @@ from initscope.hooks.vocabulary import Kind, RunStatus, Severity
 from tests.support import models
 from tests.support.collector_stub import CollectorStub, Mode
 from tests.support.recorded import train, watched
+
+CIRCLE: dict[str, Any] = {}
+CIRCLE["itself"] = CIRCLE
 
 
 def sgd(model: nn.Module, lr: float = 0.01) -> torch.optim.Optimizer:
@@ -152,6 +156,13 @@ def test_an_optimizer_that_never_steps_is_said_once_and_step_zero_is_kept(caplog
         ({"model": nn.Linear(2, 3, device="meta")}, ValueError, "weight is on the meta device"),
         ({"model": nn.LazyLinear(3)}, ValueError, "weight is lazy"),
         ({"optimizer": "adam"}, TypeError, "optimizer"),
+        ({"config": SimpleNamespace(lr=1)}, TypeError, "got SimpleNamespace"),
+        ({"config": CIRCLE}, ValueError, "config"),
+        ({"tags": None}, TypeError, "tags"),
+        ({"include": 5}, TypeError, "include"),
+        ({"on_finding": 5}, TypeError, "on_finding"),
+        ({"url": 8642}, ValueError, "url (INITSCOPE_URL) must be text, got int"),
+        ({"token": 5, "url": "http://127.0.0.1:9"}, ValueError, "token (INITSCOPE_TOKEN) must be text, got int"),
         ({"optimizer": 3}, TypeError, "monitor.step()"),
         ({"schedule": 0}, ValueError, "schedule"),
         ({"schedule": "often"}, TypeError, "schedule"),
