@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -69,6 +69,16 @@ class Registry:
             else:
                 weight = by_place[(info.module_path, info.name)]
                 self._put(self._parameter(weight, info.module_path, info.name, info.kind))
+
+    def follow(self, weights: Iterable[Weight]) -> None:
+        """Takes in which parameters were thawed. Not the other way: some loops freeze for the length of one backward."""
+        for weight in weights:
+            if not weight.tensor.requires_grad or self.infos[self.weight_key(weight, Kind.WEIGHT)].trainable:
+                continue
+            for kind in PARAMETER_KINDS:
+                self._put(self._parameter(weight, weight.path, weight.name, kind))
+            for info in [i for i in self.infos.values() if i.module_path == weight.path and _is_output(i)]:
+                self._put(self._output(info.module_path, info.name, info.kind, info.shape, info.dtype))
 
     @property
     def parameter_keys(self) -> set[int]:

@@ -252,6 +252,7 @@ class Recording:
         if self._take is None and self._taken < self.step and self._is_due(self.step):
             self._take = self._capture.take = Take(self.step)
             self._taken = self.step
+            self._registry.follow(w for _, w in self._weights)
             self._read_weights(self._take)
             if not self._known_optimizers:
                 # Nobody knows yet whether a hook will fire before the parameters move.
@@ -272,9 +273,17 @@ class Recording:
             return
         self._leave_replaced(take)
         chosen = {i: w for i, w in self._weights if i in moved}
-        self._read(take, Kind.GRADIENT, [(w, g) for w in chosen.values() if (g := _gradient(w)) is not None])
+        self._read(take, Kind.GRADIENT, [(w, g) for w in chosen.values() if (g := self._gradient(w)) is not None])
         changes = self._updates.after({i: w.tensor for i, w in chosen.items()})
         self._read(take, Kind.UPDATE, [(chosen[i], change) for i, change in changes])
+
+    def _gradient(self, weight: Weight) -> torch.Tensor | None:
+        gradient = weight.tensor.grad
+        reason = None if gradient is None else why_not(gradient)
+        if reason is not None:
+            self._tell.note(f"not measured, {reason}: the gradient of {weight.full_name}")
+            return None
+        return gradient
 
     def _leave_replaced(self, take: Take) -> None:
         """Parameters that the model has no more: their values are nobody's weights."""
@@ -322,11 +331,6 @@ class Recording:
         self._tree.close()
         self._weights.clear()
         self._parameters.clear()
-
-
-def _gradient(weight: Weight) -> torch.Tensor | None:
-    gradient = weight.tensor.grad
-    return gradient if gradient is not None and why_not(gradient) is None else None
 
 
 class Reporter(Protocol):

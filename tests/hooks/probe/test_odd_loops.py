@@ -276,3 +276,28 @@ def test_another_thread_s_forward_leaves_the_training_s_alone(grad: bool) -> Non
         assert r.at(step, "first").moments.count == 6 * 8
         assert r.at(step, "second").moments.count == 6 * 3
     assert (r.info("first").depth, r.info("second").depth) == (0, 1)
+
+
+def test_a_layer_that_is_thawed_later_is_described_as_trained() -> None:
+    model = small()
+    model[0].requires_grad_(False)
+    monitor, r = watched(model)
+    opt = sgd(model)
+    train(model, opt, [batch()], models.loss_of)
+    assert not r.info("0").trainable
+    model[0].requires_grad_(True)
+    opt.add_param_group({"params": list(model[0].parameters())})
+    train(model, opt, [batch()], models.loss_of)
+    monitor.close()
+    for name, kind in (("weight", Kind.WEIGHT), ("weight", Kind.GRADIENT), ("output", Kind.ACTIVATION)):
+        assert r.info("0", name, kind).trainable
+    assert r.get(1, "0", "weight", Kind.GRADIENT) is not None
+
+
+def test_a_gradient_that_cannot_be_measured_is_noted() -> None:
+    model = nn.Sequential(nn.Embedding(20, 8, sparse=True), nn.Linear(8, 3))
+    monitor, r = watched(model)
+    train(model, sgd(model), [(torch.randint(20, (6,)), batch()[1])], models.loss_of)
+    monitor.close()
+    assert r.get(0, "0", "weight", Kind.GRADIENT) is None
+    assert r.description.notes == ["not measured, it is sparse or quantised: the gradient of 0.weight"]
