@@ -9,7 +9,7 @@ numerically); Hanin and Rolnick (2018) for the spread that finite width alone ca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,6 +81,67 @@ def expected_std(fan_in: float, activation_before: str | None = None, input_rms:
     if constants is None or not constants.is_scalable or not fan_in > 0 or not input_rms > 0:
         return None
     return constants.gain / (math.sqrt(fan_in) * input_rms)
+
+
+def growth(stages: Iterable[tuple[float, str | None]], start: float = 1.0) -> tuple[float, float]:
+    """(octaves of the signal, octaves of the gradient on its way back) over layers without normalization or biases.
+
+    `stages` are (std·√fan_in, activation before) in forward order, `start` the rms that the first activation gets.
+    q → σ_w²·E[φ(√q z)²] forward and σ_w²·E[φ'(√q z)²] backward (Poole et al. 2016). An activation without a known
+    function counts as linear.
+    """
+    q, back = start * start, 0.0
+    for scale, name in stages:
+        square, slope = _expectations(activation_name(name) or "linear", q)
+        if not (0.0 < q < _HUGE and scale > 0.0 and slope > 0.0 and square > 0.0):
+            break
+        back += math.log2(scale) + 0.5 * math.log2(slope)
+        q = scale * scale * square
+    return 0.5 * math.log2(q / (start * start)) if q > 0.0 else -math.inf, back
+
+
+def _expectations(name: str, q: float) -> tuple[float, float]:
+    """(E[φ(√q z)²], E[φ'(√q z)²]) for z ~ N(0, 1), by the trapezoid rule."""
+    function = _FUNCTIONS.get(name)
+    if function is None:
+        constants = ACTIVATIONS.get(name, LINEAR)
+        return constants.mean_square * q, constants.slope_square
+    root, square, slope = math.sqrt(q), 0.0, 0.0
+    for z, weight in _NODES:
+        x, h = root * z, 1e-4
+        square += weight * function(x) ** 2
+        slope += weight * ((function(x + h) - function(x - h)) / (2 * h)) ** 2
+    return square, slope
+
+
+def _sigmoid(x: float) -> float:
+    return 0.5 * (1.0 + math.tanh(0.5 * x))
+
+
+def _elu(x: float) -> float:
+    return x if x > 0 else math.expm1(x)
+
+
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+_HUGE: Final = 1e30
+_FUNCTIONS: Final[Mapping[str, Callable[[float], float]]] = {
+    "tanh": math.tanh,
+    "sigmoid": _sigmoid,
+    "gelu": lambda x: 0.5 * x * (1.0 + math.erf(x / math.sqrt(2.0))),
+    "silu": lambda x: x * _sigmoid(x),
+    "mish": lambda x: x * math.tanh(_softplus(x)),
+    "elu": _elu,
+    "selu": lambda x: 1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * math.expm1(x)),
+    "softplus": _softplus,
+    "hardtanh": lambda x: max(-1.0, min(1.0, x)),
+    "softsign": lambda x: x / (1.0 + abs(x)),
+}
+"""Activations that are not homogeneous: what they keep depends on the size of what they get."""
+_NODES: Final = tuple((z / 10, math.exp(-z * z / 200) / math.sqrt(2 * math.pi) / 10) for z in range(-80, 81))
+"""Nodes and weights of an integral over a standard normal."""
 
 
 def residual_std(fan_in: float, blocks: int, activation_before: str | None = None) -> float | None:

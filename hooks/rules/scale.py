@@ -14,7 +14,7 @@ from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.remedy import listed, number, redraw, redraw_all
 from initscope.hooks.rules.signals import is_trained, rms
 from initscope.hooks.rules.window import Window
-from initscope.hooks.theory import expected_std, width_tolerance
+from initscope.hooks.theory import expected_std, growth, width_tolerance
 from initscope.hooks.vocabulary import Cause, Kind, Severity
 
 
@@ -37,6 +37,19 @@ def check_scale(window: Window, limits: Limits) -> Iterable[Finding]:
         scaled = [s for x in chain[1:] if (s := _scaled(window, x)) is not None]
         if scaled:
             yield from _judge(window, chain[0], scaled, limits)
+    yield from _recurrent(window, limits)
+
+
+def _recurrent(window: Window, limits: Limits) -> Iterable[Finding]:
+    """Matrices that a recurrent net applies at every position: the first one that is far too large."""
+    for layer in window.model.layers:
+        size = rms(window.stats(layer.weight))
+        if not layer.weight.name.startswith("weight_hh") or not size or not layer.fan_in or not layer.weight.trainable:
+            continue
+        scaled = _Scaled(layer, size, 1.0 / math.sqrt(layer.fan_in))
+        if scaled.octaves >= limits["one_layer"]:
+            yield _layer_finding(window, scaled, [scaled], 0.0, "its gates or units are flat")
+            return
 
 
 def _scaled(window: Window, layer: Layer) -> _Scaled | None:
@@ -52,12 +65,18 @@ def _judge(window: Window, first: Layer, scaled: Sequence[_Scaled], limits: Limi
     odd = [s for s in scaled if abs(s.octaves - typical) >= limits["one_layer"]]
     # Outliers are few; where widths alternate, layers that are off in turns make up for each other.
     odd = odd if len(odd) <= max(1, len(scaled) // 4) else []
-    drift = sum(s.octaves for s in scaled if s not in odd)
+    # What stands out is judged on its own: it counts as healthy here.
+    stages = [
+        ((s.expected if s in odd else s.size) * math.sqrt(s.layer.fan_in or 1.0), s.layer.activation_before)
+        for s in scaled
+    ]
+    forward, backward = growth(stages, rms(window.stats(first.output)) or 1.0)
+    drift, what = (forward, "signal") if abs(forward) >= abs(backward) else (backward, "gradient")
     tolerance = 2 * width_tolerance(s.layer.fan_in for s in scaled if s.layer.fan_in)
     scheme = _scheme(scaled)
     enough = len(scaled) + 1 >= limits["default_layers"] if scheme is _DEFAULT else len(scaled) > 1
     if abs(drift) >= limits["drift"] + tolerance and enough:
-        yield _chain_finding(window, first, scaled, drift, scheme)
+        yield _chain_finding(window, first, scaled, (drift, what), scheme)
     if odd:
         yield _layer_finding(window, odd[0], odd, typical)
 
@@ -77,10 +96,14 @@ def _scheme(scaled: Sequence[_Scaled]) -> str:
     return f"{number(2 ** median(s.octaves for s in scaled))} times the std that keeps the signal"
 
 
-def _chain_finding(window: Window, first: Layer, scaled: Sequence[_Scaled], drift: float, scheme: str) -> Finding:
+def _chain_finding(
+    window: Window, first: Layer, scaled: Sequence[_Scaled], predicted: tuple[float, str], scheme: str
+) -> Finding:
+    drift, what = predicted
     sign = 1.0 if drift > 0 else -1.0
-    worst = next((s for s in scaled if sign * s.octaves >= 0.5 * abs(drift) / len(scaled)), scaled[0])
-    what = "grow" if drift > 0 else "fade"
+    total = sum(s.octaves for s in scaled)
+    worst = next((s for s in scaled if sign * s.octaves >= 0.5 * abs(total) / len(scaled)), scaled[0])
+    how = "grow" if drift > 0 else "fade"
     return Finding(
         rule=WEIGHT_SCALE.id,
         severity=Severity.WARNING,
@@ -91,7 +114,7 @@ def _chain_finding(window: Window, first: Layer, scaled: Sequence[_Scaled], drif
         tensor_name=worst.layer.weight.name,
         kind=Kind.WEIGHT,
         diagnosis=f"The weights follow {scheme}: {worst.layer.path} has std {number(worst.size)}, expected "
-        f"{number(worst.expected)}. Over {len(scaled)} layers the signal must {what} by {abs(drift):.1f} octaves.",
+        f"{number(worst.expected)}. Over {len(scaled)} layers they make the {what} {how} by {abs(drift):.1f} octaves.",
         remedy=redraw_all([worst.layer, *(s.layer for s in scaled if s is not worst)], worst.size),
         evidence={
             "std": worst.size,
@@ -103,7 +126,9 @@ def _chain_finding(window: Window, first: Layer, scaled: Sequence[_Scaled], drif
     )
 
 
-def _layer_finding(window: Window, worst: _Scaled, odd: Sequence[_Scaled], typical: float) -> Finding:
+def _layer_finding(
+    window: Window, worst: _Scaled, odd: Sequence[_Scaled], typical: float, end: str = "its neighbours are not"
+) -> Finding:
     large = worst.octaves > typical
     return Finding(
         rule=WEIGHT_SCALE.id,
@@ -114,7 +139,7 @@ def _layer_finding(window: Window, worst: _Scaled, odd: Sequence[_Scaled], typic
         tensor_name=worst.layer.weight.name,
         kind=Kind.WEIGHT,
         diagnosis=f"{worst.layer.path} has std {number(worst.size)}, {number(2 ** abs(worst.octaves))} times too "
-        f"{'large' if large else 'small'} for its {worst.layer.fan_in:.0f} inputs; its neighbours are not.",
+        f"{'large' if large else 'small'} for its {worst.layer.fan_in:.0f} inputs; {end}.",
         remedy=redraw(worst.layer, worst.size),
         evidence={
             "std": worst.size,
@@ -134,9 +159,11 @@ WEIGHT_SCALE: Final = Rule(
     baseline_only=True,
     explained_by=("constant-weights", "uninitialized-weights", "forward-drift", "signal-collapse"),
     title="Weights of the wrong scale",
-    statistic="Octaves between the rms of a layer's weights and gain(activation) ÷ √fan_in. Warning where a run of "
-    "layers without normalization adds up to `drift` and the tolerance of finite width (PyTorch's default: from "
-    "`default_layers` layers), or where one layer is `one_layer` above its neighbours; info where it is below them.",
+    statistic="Octaves by which the std of the weights alone, without biases, lets signal or gradient grow or fade "
+    "over a run of layers without normalization: q → σ²·fan_in·E[φ(√q z)²]. Warning from `drift` and the tolerance of "
+    "finite width (PyTorch's default: from `default_layers` layers), or where one layer's std ÷ (gain(activation) ÷ "
+    "√fan_in) is `one_layer` octaves above its neighbours'; info where it is below them. A recurrent matrix "
+    "of `one_layer` octaves above 1 ÷ √width is a warning too.",
     harmless="In front of a norm the scale does not matter; a single layer that is too small heals; trained weights, "
     "heads, residual outputs and sigmoid stacks follow no such rule and are not judged.",
     source="He et al. 2015, with 1/√E[φ²] as the gain of other activations.",

@@ -115,3 +115,27 @@ def test_nothing_is_predicted_where_theory_is_silent(model: nn.Module) -> None:
 
 def test_an_empty_model_has_no_profile() -> None:
     assert theory.predicted_profile({}, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "layers", "forward", "backward"),
+    [
+        ("relu", 2**0.5, 30, 0.0, 0.0),
+        ("relu", 3**-0.5, 12, -15.5, -15.5),
+        ("tanh", 1.0, 20, -2.6, -2.4),
+        ("tanh", 5 / 3, 20, 0.1, 2.8),
+        ("selu", 1.0, 20, 0.0, 1.0),
+    ],
+)
+def test_growth_follows_the_recursion_of_mean_squares(
+    name: str, scale: float, layers: int, forward: float, backward: float
+) -> None:
+    assert theory.growth([(scale, name)] * layers) == pytest.approx((forward, backward), abs=0.06)
+
+
+def test_growth_agrees_with_a_wide_network_of_random_weights() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(16, 1000)
+    for _ in range(8):
+        x = F.silu(x) @ torch.randn(1000, 1000) * (1.2 / 1000**0.5)
+    assert math.log2(x.square().mean().sqrt()) == pytest.approx(theory.growth([(1.2, "SiLU")] * 8)[0], abs=0.1)
