@@ -18,6 +18,8 @@ from initscope.hooks.vocabulary import Cause, Kind, Severity
 
 TINY: Final = 0.02
 """Share of its expected std under which a matrix' update ratio says nothing."""
+GROWING: Final = 20
+"""Steps in which a matrix that started at zero only grows."""
 HURRIED: Final = 0.1
 """Median update ratio from which a start that goes bad later is the learning rate's doing."""
 
@@ -29,9 +31,16 @@ def update_ratios(window: Window, smallest: float, step: int | None = None) -> d
         size, change = rms(window.stats(layer.weight, step)), rms(window.stats(layer.update, step))
         if size is None or change is None or layer.is_residual or layer.is_table:
             continue
-        if size > smallest * healthy_std(layer):
+        if size > smallest * healthy_std(layer) and not _is_growing(window, layer, smallest):
             ratios[layer] = change / size
     return ratios
+
+
+def _is_growing(window: Window, layer: Layer, smallest: float) -> bool:
+    """Whether a matrix started at next to nothing: the t-th of equal steps is 1/t of it, with any learning rate."""
+    start = rms(window.first(layer.weight))
+    young = window.step - window.baseline_step <= GROWING
+    return young and start is not None and start <= smallest * healthy_std(layer)
 
 
 def median_ratio(window: Window, smallest: float, step: int | None = None) -> float | None:
@@ -41,10 +50,10 @@ def median_ratio(window: Window, smallest: float, step: int | None = None) -> fl
 
 
 def hurried(window: Window) -> Blame | None:
-    """Blames the learning rate for what was not there at the start, if a step of the window was large."""
+    """Blames what was too large at the start, else the learning rate, if a step of the window was large."""
     ratios = [median_ratio(window, TINY, step) or 0.0 for step in window.steps]
     largest = max(ratios, default=0.0)
-    return _rate(window, largest) if largest >= HURRIED else None
+    return (blame_scale(window) or _rate(window, largest)) if largest >= HURRIED else None
 
 
 def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -81,7 +90,7 @@ def _rate(window: Window, typical: float) -> Blame:
     rate = max((g.lr for g in groups if g.lr is not None), default=None)
     name = groups[0].name if groups else "the optimizer"
     if rate is None:
-        return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate of {name} is too high", "Lower the learning rate.")
+        return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate of {name} is too high", "# lower the learning rate")
     better = rate * 0.01 / typical
     remedy = f"lr={number(better)}  # instead of {number(rate)}: changes the weights by about 0.01 a step"
     return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate {number(rate)} of {name} is too high", remedy)
@@ -95,9 +104,9 @@ UPDATE_RATIO: Final = Rule(
     needs=(Kind.UPDATE, Kind.WEIGHT),
     explained_by=("nonfinite", "forward-drift", "embedding-scale", "unscaled-input"),
     title="Updates as large as the weights",
-    statistic="Median over matrices of rms(update) ÷ rms(weight); tables, residual outputs and matrices under "
-    "`smallest` times their expected std left out. Warning from `warning`, critical from `critical` or "
-    "where the last `sustained` sampled steps all reach `warning`.",
+    statistic="Median over matrices of rms(update) ÷ rms(weight); tables and residual outputs left out, and matrices "
+    "that are under `smallest` times their expected std, or started so at most 20 steps ago. Warning from `warning`, "
+    "critical from `critical` or where the last `sustained` sampled steps all reach `warning`.",
     harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights: normal; so is 0.17 for SGD.",
     source="Karpathy, CS231n: about 0.001; the measured range of healthy starts is wider.",
 )
