@@ -20,7 +20,7 @@ def opened(finding: Finding) -> str:
         f"initscope: {finding.severity.value.upper()}{where}, step {finding.step} ({finding.rule})",
         _field("why", finding.diagnosis),
         _field("cause", finding.cause.value),
-        _field("change", finding.remedy),
+        _code("change", finding.remedy),
     ]
     if finding.consequences:
         rules = sorted({f.rule for f in finding.consequences})
@@ -61,3 +61,8 @@ def ending(findings: Sequence[Finding], step: int, status: RunStatus) -> str:
 
 def _field(name: str, words: str) -> str:
     return textwrap.fill(words, _WIDTH, initial_indent=f"  {name:<9}", subsequent_indent=" " * 11)
+
+
+def _code(name: str, lines: str) -> str:
+    """Lines as they are: what is wrapped cannot be pasted."""
+    return "\n".join(f"  {name if at == 0 else '':<9}{line}" for at, line in enumerate(lines.splitlines()))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from initscope.hooks.layers import Layer
-from initscope.hooks.rules.remedy import healthy_std, number, redraw, weight_code
-from initscope.hooks.rules.signals import forward_drift, input_rms, rms
+from initscope.hooks.rules.remedy import healthy_std, number, redraw, redraw_drift, weight_code, zero_biases
+from initscope.hooks.rules.signals import bias_share, forward_drift, input_rms, rms
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import expected_std
 from initscope.hooks.vocabulary import Cause, Role
@@ -18,6 +18,8 @@ HOT_INPUT: Final = 16.0
 HOT_DRIFT: Final = 3.0
 HOT_STREAM: Final = 6.0
 """Octaves from the first output to the head's input."""
+LOUD_BIAS: Final = 0.5
+"""Share of a first output's mean square that its biases make."""
 HOT_HEAD: Final = 4.0
 """Times the std that gives logits of std 1."""
 
@@ -34,7 +36,7 @@ class Blame:
 
 def blame_scale(window: Window) -> Blame | None:
     """What was too large at the start; None if nothing was."""
-    return _input(window) or _drift(window) or _stream(window) or _table(window) or _head(window)
+    return _input(window) or _drift(window) or _biases(window) or hot_stream(window) or _table(window) or _head(window)
 
 
 def _input(window: Window) -> Blame | None:
@@ -51,9 +53,9 @@ def _input(window: Window) -> Blame | None:
 
 
 def first_layer(window: Window) -> Layer | None:
-    """The layer that takes the data itself, unless that is a table."""
+    """The layer that takes the data itself, unless that is a table or a norm behind it takes its scale away."""
     layers = [x for x in window.model.layers if x.depth is not None]
-    return layers[0] if layers and layers[0].is_plain else None
+    return layers[0] if layers and layers[0].is_plain and not layers[0].norm_after else None
 
 
 def _drift(window: Window) -> Blame | None:
@@ -67,18 +69,31 @@ def _drift(window: Window) -> Blame | None:
             Cause.TOO_LARGE_EXPLODE,
             offender,
             f"the signal grows by {drift.total:.1f} octaves from {drift.layers[0].path} to {drift.layers[-1].path}",
-            redraw(offender, stats.moments.std if stats else None),
+            redraw_drift(drift, stats.moments.std if stats else None),
         )
     return None
 
 
-def _stream(window: Window) -> Blame | None:
+def _biases(window: Window) -> Blame | None:
+    """Biases that say more than the weights make of the input."""
+    layers = [x for x in window.model.layers if x.depth is not None and x.is_plain and not x.is_head]
+    loud = [x for x in layers if bias_share(window.first(x.bias), window.first(x.output)) > LOUD_BIAS]
+    if not loud:
+        return None
+    size = rms(window.first(loud[0].bias)) or 0.0
+    why = f"the biases of {loud[0].path} (rms {number(size)}) outweigh what its weights make of the input"
+    return Blame(
+        Cause.BAD_BIAS, loud[0], why, zero_biases([x for x in layers if (rms(window.first(x.bias)) or 0.0) > 1.0])
+    )
+
+
+def hot_stream(window: Window, limit: float = HOT_STREAM) -> Blame | None:
     """Growth that no chain shows: what the head takes in is far larger than what the first layer gives."""
     head = next((x for x in window.model.layers if x.is_head and x.is_plain), None)
     first = next((x for x in window.model.layers if x.depth is not None and x.output is not None), None)
     taken = input_rms(window, head) if head is not None else None
     given = rms(window.first(first.output)) if first is not None else None
-    if head is None or first is None or not taken or not given or taken < 2.0**HOT_STREAM * given:
+    if head is None or first is None or not taken or not given or taken < 2.0**limit * given:
         return None
     branch = next((x for x in window.model.layers if x.is_residual), first)
     stats = window.first(branch.weight)

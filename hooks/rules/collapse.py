@@ -12,7 +12,11 @@ from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.remedy import code_path, number, redraw, redraw_all
 from initscope.hooks.rules.signals import (
+    Drift,
     at_step,
+    backward_drift,
+    bias_share,
+    forward_drift,
     is_adaptive,
     is_zero,
     rms,
@@ -23,6 +27,9 @@ from initscope.hooks.rules.updates import hurried
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import activation
 from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
+
+FADED: Final = 3.0
+"""Octaves lost along a chain from which its weights are what is too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +125,42 @@ def _origin(window: Window, collapse: _Collapse) -> tuple[Layer, Cause, str, str
     if table is not None:
         std = rms(window.stats(table.weight))
         return table, Cause.BAD_EMBEDDING_SCALE, f"because {table.path} drowns the tokens", redraw(table, std)
-    shifted = next((x for x in [*before, collapse.layer] if _bias_share(window, x) > 0.9), None)
+    shifted = next(
+        (x for x in [*before, collapse.layer] if bias_share(window.stats(x.bias), window.stats(x.output)) > 0.9), None
+    )
     if shifted is not None:
         code = code_path(shifted.path, shifted.bias.name if shifted.bias else "bias")
         why = f"because the biases of {shifted.path} outweigh what its weights make of the input"
         return shifted, Cause.BAD_BIAS, why, f"nn.init.zeros_({code})"
     large = saturation(window, [*before, collapse.layer]) >= 0.5
     cause = Cause.SATURATED_ACTIVATIONS if large else Cause.TOO_SMALL_VANISH
-    stats = window.stats(collapse.layer.weight)
-    fix = redraw_all(
-        [collapse.layer, *(x for x in layers if x.is_plain and not x.is_head and x is not collapse.layer)],
-        stats.moments.std if stats else None,
+    same = "the rest is the same for all: biases outweigh the weights"
+    drift = _fading(window, collapse.layer)
+    if drift is None or large:
+        others = [x for x in layers if x.is_plain and not x.is_head and x is not collapse.layer]
+        return collapse.layer, cause, same, _redraw(window, [collapse.layer, *others])
+    weak = drift.offender
+    others = [] if drift.is_local else [x for x in drift.layers if x is not weak]
+    why = (
+        f"{same}, which are too small {'at' if drift.is_local else 'from'} {weak.path}{'' if drift.is_local else ' on'}"
     )
-    return collapse.layer, cause, "the rest is the same for all: biases outweigh the weights", f"{fix}; zero the biases"
+    return weak, cause, why, _redraw(window, [weak, *others])
 
 
-def _bias_share(window: Window, layer: Layer) -> float:
-    """Share of the output's mean square that a bias of rms above 1 makes."""
-    bias, output = rms(window.stats(layer.bias)), rms(window.stats(layer.output))
-    return bias * bias / (output * output) if bias and output and bias > 1.0 else 0.0
+def _fading(window: Window, layer: Layer) -> Drift | None:
+    """What the chain of a layer lost at the start, of the signal or else of the gradient that the same weights carry.
+
+    It names the layer where the fault begins, not the one where biases have taken over.
+    """
+    chain = next((c for c in window.model.chains if layer in c), ())
+    step = window.baseline_step
+    drifts = (forward_drift(window, chain, step), backward_drift(window, chain, step))
+    return next((d for d in drifts if d is not None and d.total < 0 and d.reaches(FADED)), None)
+
+
+def _redraw(window: Window, layers: list[Layer]) -> str:
+    stats = window.first(layers[0].weight) or window.stats(layers[0].weight)
+    return redraw_all(layers, stats.moments.std if stats else None, biases=True)
 
 
 def _dead(window: Window, layer: Layer) -> float:
@@ -159,7 +183,7 @@ def _follows(depth: int, layer: Layer, window: Window) -> bool:
 
 
 def _wake(layer: Layer) -> str:
-    return f"{redraw(layer)}; and zero what shifts it: its bias, or the bias of the norm behind it"
+    return f"{redraw_all([layer], biases=True)}\n# and zero the bias of the norm behind it, if there is one"
 
 
 def _drowned(window: Window) -> Layer | None:

@@ -39,7 +39,7 @@ def check_frozen(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.WEIGHT,
         diagnosis=f"{len(frozen)} of {len(hidden)} hidden weight matrices do not learn, {first.path} first, and look "
         "freshly drawn: the rest learns on random features.",
-        remedy=f"{code_path(first.path)}.requires_grad_(True)  # and the others; or load trained weights first",
+        remedy=f"{code_path(first.path)}.requires_grad_(True)  # and the others, or load trained weights first",
         evidence={
             "frozen_layers": float(len(frozen)),
             "hidden_layers": float(len(hidden)),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from initscope.hooks.rules.blame import Blame, blame_scale, tied_logit_std, token_table
+from initscope.hooks.rules.blame import Blame, blame_scale, hot_stream, tied_logit_std, token_table
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.remedy import number, redraw
@@ -15,6 +15,8 @@ from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import initial_loss, logit_std_of_loss, trivial_loss
 from initscope.hooks.vocabulary import Cause, Kind, Severity
 
+LOUD_STREAM: Final = 2.0
+"""Octaves from the first output to the head's input that explain logits that are too large."""
 _LOSSES: Final = (None, "cross_entropy", "nll_loss", "crossentropyloss")
 
 
@@ -40,7 +42,11 @@ def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:
     severity = Severity.WARNING if share > limits["warning_share"] else Severity.INFO
     classes = window.model.description.output_classes or 2
     std = logit_std_of_loss(classes, uniform + excess)
-    blame = blame_scale(window) or Blame(Cause.BAD_OUTPUT_HEAD, None, "the logits are too large", _smaller_head(window))
+    blame = (
+        blame_scale(window)
+        or _residual_stream(window)
+        or Blame(Cause.BAD_OUTPUT_HEAD, None, "the logits are too large", _smaller_head(window))
+    )
     if share > limits["critical_share"] and blame.cause is Cause.TOO_LARGE_EXPLODE:
         severity = Severity.CRITICAL
     yield Finding(
@@ -59,10 +65,16 @@ def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:
     )
 
 
+def _residual_stream(window: Window) -> Blame | None:
+    """A head of the usual size that gets too much from residual branches."""
+    has_branches = any(x.is_residual for x in window.model.layers)
+    return hot_stream(window, LOUD_STREAM) if has_branches else None
+
+
 def _smaller_head(window: Window) -> str:
     head = next((x for x in window.model.layers if x.is_head), None)
     return (
-        redraw(head, rms(window.stats(head.weight))) if head is not None else "Make the last layer's weights smaller."
+        redraw(head, rms(window.stats(head.weight))) if head is not None else "# make the last layer's weights smaller"
     )
 
 
@@ -90,7 +102,7 @@ def check_embedding(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.WEIGHT,
         diagnosis=f"{table.path} is embedding and head at once and has std {number(size)}: logits of a normalized "
         f"state get std {number(std)}{heard}.",
-        remedy=f"{redraw(table, size)}; at most {number(healthy)}, which is 1/√{table.weight.shape[-1]}",
+        remedy=f"{redraw(table, size)}, at most {number(healthy)}, which is 1/√{table.weight.shape[-1]}",
         evidence={
             "std": size,
             "logit_std": std,

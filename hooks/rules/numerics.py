@@ -16,6 +16,7 @@ from initscope.hooks.wire import TensorInfo
 
 _FATAL: Final = (Kind.WEIGHT, Kind.ACTIVATION, Kind.UPDATE)
 _GRADIENTS: Final = (Kind.ACTIVATION_GRADIENT, Kind.GRADIENT)
+_RESET: Final = "# after `to_empty` or a meta device call reset_parameters() of every module"
 
 
 def check_nonfinite(window: Window, _limits: Limits) -> Iterable[Finding]:
@@ -34,7 +35,7 @@ def check_nonfinite(window: Window, _limits: Limits) -> Iterable[Finding]:
             step=window.step,
             subject="run",
             diagnosis=f"The loss of step {window.step} is {loss}, while every recorded tensor is finite.",
-            remedy="Look at what the loss does after the model's output: a log of zero, a division, an empty batch.",
+            remedy="# look at what the loss does after the model's output: a log of zero, a division, an empty batch",
             evidence={"loss": str(loss)},
         )
 
@@ -85,12 +86,13 @@ def _nonfinite_remedy(window: Window, tensor: TensorInfo) -> str:
     if tensor.kind is Kind.WEIGHT and window.is_baseline:
         layer = next((x for x in window.model.layers if x.weight.key == tensor.key), None)
         if layer is not None:
-            return f"{redraw(layer)}; after `to_empty` or a meta device call reset_parameters() of every module"
+            return f"{redraw(layer)}\n{_RESET}"
         return f"nn.init.zeros_({code_path(tensor.module_path, tensor.name)})  # was never given a value"
     if tensor.kind in _GRADIENTS:
         return "torch.autograd.set_detect_anomaly(True)  # names the operation; a GradScaler skips such steps by design"
-    return "Look at the findings of the steps before, lower the learning rate or add a warm-up; " + (
-        "torch.autograd.set_detect_anomaly(True) names the operation"
+    return (
+        "torch.autograd.set_detect_anomaly(True)  # names the operation\n"
+        "# look at the findings of the steps before; lower the learning rate or add a warm-up"
     )
 
 
@@ -112,7 +114,7 @@ def check_uninitialized(window: Window, limits: Limits) -> Iterable[Finding]:
             tensor_name=tensor.name,
             kind=Kind.WEIGHT,
             diagnosis=f"{tensor.module_path}.{tensor.name} holds {number(largest)}: memory that was never initialized.",
-            remedy=f"{code}; after `to_empty` or a meta device call reset_parameters() of every module",
+            remedy=f"{code}\n{_RESET}",
             evidence={"abs_max": largest, "largest": limits["largest"]},
         )
         return

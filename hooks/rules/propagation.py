@@ -9,7 +9,7 @@ from typing import Final
 from initscope.hooks.layers import Layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.remedy import number, redraw, redraw_all
+from initscope.hooks.rules.remedy import number, redraw_drift
 from initscope.hooks.rules.signals import (
     Drift,
     backward_drift,
@@ -31,17 +31,12 @@ def check_forward(window: Window, limits: Limits) -> Iterable[Finding]:
         start = forward_drift(window, chain, window.baseline_step)
         if drift is None or not _is_early(window, limits, start):
             continue
-        size = _harm(drift)
-        if size < limits["warning"] + drift.tolerance:
+        if not drift.reaches(limits["warning"]):
             continue
         backward = backward_drift(window, chain)
         critical = backward is not None and _is_certain(drift, backward, limits, is_adaptive(window))
-        yield _rushed(window, _forward_finding(window, drift, backward, critical), limits, start)
-
-
-def _harm(drift: Drift) -> float:
-    """Octaves of growth, or of a loss that several layers share: a single layer that is too small heals."""
-    return drift.total if drift.total > 0 else max(0.0, -drift.shared)
+        origin = _origin(drift, start, limits)
+        yield _rushed(window, _forward_finding(window, drift, backward, critical, origin), limits, start)
 
 
 def _is_certain(forward: Drift, backward: Drift, limits: Limits, adaptive: bool) -> bool:
@@ -60,7 +55,14 @@ def _is_early(window: Window, limits: Limits, start: Drift | None) -> bool:
 
 
 def _was_there(limits: Limits, start: Drift | None) -> bool:
-    return start is not None and _harm(start) >= limits["warning"] + start.tolerance
+    return start is not None and start.reaches(limits["warning"])
+
+
+def _origin(drift: Drift, start: Drift | None, limits: Limits) -> Drift:
+    """The drift to blame: that of the start, which no step has blurred yet, if it was there and went the same way."""
+    if start is None or not _was_there(limits, start) or start.total * drift.total < 0:
+        return drift
+    return start
 
 
 def _rushed(window: Window, finding: Finding, limits: Limits, start: Drift | None) -> Finding:
@@ -72,12 +74,12 @@ def _rushed(window: Window, finding: Finding, limits: Limits, start: Drift | Non
     return replace(finding, cause=blame.cause, remedy=blame.remedy, diagnosis=words)
 
 
-def _forward_finding(window: Window, drift: Drift, backward: Drift | None, critical: bool) -> Finding:
+def _forward_finding(window: Window, drift: Drift, backward: Drift | None, critical: bool, origin: Drift) -> Finding:
     grows = drift.total > 0
     first, last = drift.layers[0], drift.layers[-1]
     a, b = rms(window.stats(first.output)) or 0.0, rms(window.stats(last.output)) or 0.0
     back = f", and its gradient {_changes(backward.total)} as much on the way back" if critical and backward else ""
-    offender = drift.offender
+    offender = origin.offender
     return Finding(
         rule=FORWARD_DRIFT.id,
         severity=Severity.CRITICAL if critical else Severity.WARNING,
@@ -89,7 +91,7 @@ def _forward_finding(window: Window, drift: Drift, backward: Drift | None, criti
         kind=Kind.ACTIVATION,
         diagnosis=f"The signal {_changes(drift.total)} from rms {number(a)} at {first.path} to {number(b)} at "
         f"{last.path}: {abs(drift.total):.1f} octaves over {len(drift.layers)} layers{_share(drift)}{back}.",
-        remedy=_remedy(window, drift),
+        remedy=_remedy(window, origin),
         evidence=_evidence(drift, backward, window),
     )
 
@@ -101,7 +103,7 @@ def _changes(total: float) -> str:
 def _share(drift: Drift) -> str:
     if not drift.is_local:
         return f", {drift.total / max(1, len(drift.steps) - 1):+.2f} a layer"
-    return f", {drift.steps[drift.largest]:+.1f} of them at {drift.offender.path} alone"
+    return f", {drift.steps[drift.largest]:+.1f} of them at {drift.layers[drift.largest].path} alone"
 
 
 def _cause(window: Window, drift: Drift, grows: bool) -> Cause:
@@ -111,12 +113,9 @@ def _cause(window: Window, drift: Drift, grows: bool) -> Cause:
 
 
 def _remedy(window: Window, drift: Drift) -> str:
-    offender = drift.offender
-    stats = window.stats(offender.weight)
+    stats = window.first(drift.offender.weight) or window.stats(drift.offender.weight)
     now = stats.moments.std if stats is not None else None
-    if drift.is_local:
-        return redraw(offender, now)
-    return redraw_all([offender, *(x for x in drift.layers if x is not offender)], now)
+    return redraw_drift(drift, now)
 
 
 def _evidence(drift: Drift, other: Drift | None, window: Window) -> dict[str, float | str]:
@@ -139,11 +138,12 @@ def check_backward(window: Window, limits: Limits) -> Iterable[Finding]:
         start = backward_drift(window, chain, window.baseline_step)
         if drift is None or not _is_early(window, limits, start):
             continue
-        if _harm(drift) < limits["warning"] + drift.tolerance or _is_branch(window, chain, drift):
+        if not drift.reaches(limits["warning"]) or _is_branch(window, chain, drift):
             continue
         flat = saturation(window, drift.layers)
         certain = drift.total >= limits["critical"] + drift.tolerance and flat >= limits["saturated"]
-        yield _rushed(window, _backward_finding(window, drift, flat, certain), limits, start)
+        origin = _origin(drift, start, limits)
+        yield _rushed(window, _backward_finding(window, drift, flat, certain, origin), limits, start)
 
 
 def _is_branch(window: Window, chain: Sequence[Layer], drift: Drift) -> bool:
@@ -157,8 +157,8 @@ def _is_branch(window: Window, chain: Sequence[Layer], drift: Drift) -> bool:
     return forward is not None and forward.total < 0.5 * drift.total
 
 
-def _backward_finding(window: Window, drift: Drift, flat: float, critical: bool) -> Finding:
-    first, last, offender = drift.layers[0], drift.layers[-1], drift.offender
+def _backward_finding(window: Window, drift: Drift, flat: float, critical: bool, origin: Drift) -> Finding:
+    first, last, offender = drift.layers[0], drift.layers[-1], origin.offender
     how = "grows" if drift.total > 0 else "fades"
     flatness = f"; {flat:.0%} of the activations are saturated" if flat >= 0.5 else ""
     return Finding(
@@ -172,7 +172,7 @@ def _backward_finding(window: Window, drift: Drift, flat: float, critical: bool)
         kind=Kind.ACTIVATION_GRADIENT,
         diagnosis=f"The gradient {how} by {abs(drift.total):.1f} octaves on its way back from {last.path} to "
         f"{first.path}{_share(drift)}{flatness}.",
-        remedy=_remedy(window, drift),
+        remedy=_remedy(window, origin),
         evidence=_evidence(drift, None, window),
     )
 

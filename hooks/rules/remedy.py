@@ -1,16 +1,21 @@
-"""The words of a remedy: code that can be pasted, with this layer's own numbers."""
+"""The words of a remedy: Python that can be pasted, with this layer's own numbers; what is no code is a comment."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from initscope.hooks.layers import Layer
+from initscope.hooks.rules.signals import Drift
 from initscope.hooks.theory import RECTIFIERS, activation_name, expected_std
 
 _LISTED: Final = 8
+_LINES: Final = 6
 _FALLBACK_STD: Final = 0.02
+
+_Mask = tuple[str, ...]
 
 
 def code_path(module_path: str, name: str | None = None) -> str:
@@ -52,20 +57,91 @@ def healthy_std(layer: Layer) -> float:
 
 def redraw(layer: Layer, now: float | None = None) -> str:
     """One line that draws the layer's weights anew, and what it changes."""
-    std = healthy_std(layer)
-    code = weight_code(layer)
+    return redraw_all([layer], now)
+
+
+def redraw_all(layers: Sequence[Layer], now: float | None = None, *, biases: bool = False) -> str:
+    """Lines that draw the weights of all these layers anew; `now` is the std of the first one.
+
+    Layers that get the same call and differ in one index of their path share a loop. With `biases` theirs become zero.
+    """
+    lines: list[str] = []
+    groups = _groups([layers[0], *sorted(layers[1:], key=lambda x: (x.depth is None, x.depth or 0))])
+    for group in groups[:_LINES]:
+        first = layers[0] if layers[0] in group else group[0]
+        known = now is not None and math.isfinite(now) and first is layers[0]
+        instead = f" instead of {number(now)}" if now is not None and known else ""
+        lines.append(f"{_line(group, biases)}  # std {number(healthy_std(first))}{instead}")
+    rest = sum(len(group) for group in groups[_LINES:])
+    return "\n".join([*lines, *([f"# and {rest} more layers in the same way"] if rest else [])])
+
+
+def zero_biases(layers: Sequence[Layer]) -> str:
+    """Lines that zero the biases of these layers."""
+    codes = [code_path(x.path, x.bias.name) for x in layers if x.bias is not None]
+    more = [f"# and {len(codes) - _LINES} more layers in the same way"] if len(codes) > _LINES else []
+    return "\n".join([*(f"nn.init.zeros_({code})" for code in codes[:_LINES]), *more])
+
+
+def _line(group: Sequence[Layer], biases: bool) -> str:
+    """One line of Python for layers that get the same call."""
+    head, index = ("", None) if len(group) == 1 else _loop(group)
+    weight = _indexed(group[0], group[0].weight.name, index)
+    bias = group[0].bias
+    more = f"; nn.init.zeros_({_indexed(group[0], bias.name, index)})" if biases and bias is not None else ""
+    return f"{head}{_call(group[0], weight)}{more}"
+
+
+def _call(layer: Layer, code: str) -> str:
     before = activation_name(layer.activation_before)
     if before in RECTIFIERS and not layer.is_head and not layer.is_table and layer.fan_in is not None:
-        call = f"nn.init.kaiming_normal_({code}, nonlinearity='relu')"
-    else:
-        call = f"nn.init.normal_({code}, std={number(std)})"
-    instead = "" if now is None or not math.isfinite(now) else f" instead of {number(now)}"
-    return f"{call}  # std {number(std)}{instead}"
+        return f"nn.init.kaiming_normal_({code}, nonlinearity='relu')"
+    return f"nn.init.normal_({code}, std={number(healthy_std(layer))})"
 
 
-def redraw_all(layers: Sequence[Layer], now: float | None = None) -> str:
-    """`redraw` of the first layer, and a word that the others need the same."""
-    more = len(layers) - 1
-    also = "" if more < 1 else f"; the same for {listed([weight_code(x) for x in layers[1:4]])}"
-    also += f" and {more - 3} more" if more > 3 else ""
-    return redraw(layers[0], now) + also
+def _groups(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """Layers that one loop over an index reaches, in the order of their first ones."""
+    masks: Counter[_Mask] = Counter(mask for x in layers for mask in _masks(x))
+    groups: dict[_Mask, list[Layer]] = {}
+    for layer in layers:
+        best = max(_masks(layer), key=lambda mask: masks[mask])
+        groups.setdefault(best, []).append(layer)
+    return list(groups.values())
+
+
+def _masks(layer: Layer) -> list[_Mask]:
+    """The layer's call, bias and path with one of its indices left out, each in turn; its own path if there is none."""
+    parts = layer.path.split(".")
+    same = (_call(layer, ""), layer.weight.name, layer.bias.name if layer.bias is not None else "")
+    masked = [(*same, *parts[:at], "", *parts[at + 1 :]) for at, part in enumerate(parts) if part.isdigit()]
+    return masked or [(*same, *parts)]
+
+
+def _loop(group: Sequence[Layer]) -> tuple[str, int]:
+    """`for i in …: ` over a group, and the place of the index in the path."""
+    paths = [x.path.split(".") for x in group]
+    index = next(at for at, part in enumerate(paths[0]) if part != paths[1][at])
+    values = sorted(int(path[index]) for path in paths)
+    stride = values[1] - values[0]
+    regular = len(values) > 2 and values == list(range(values[0], values[-1] + 1, stride))
+    step = "" if stride == 1 else f", {stride}"
+    code = f"range({values[0]}, {values[-1] + 1}{step})" if regular else f"({', '.join(map(str, values))})"
+    return f"for i in {code}: ", index
+
+
+def _indexed(layer: Layer, name: str, index: int | None) -> str:
+    parts = layer.path.split(".")
+    if index is None:
+        return code_path(layer.path, name)
+    before = code_path(".".join(parts[:index]))
+    return f"{before}[i]{code_path('.'.join(parts[index + 1 :]), name).removeprefix('model')}"
+
+
+def redraw_drift(drift: Drift, now: float | None = None) -> str:
+    """Draws the layer anew that made a drift, or all of its layers where no single one did."""
+    offender = drift.offender
+    return (
+        redraw(offender, now)
+        if drift.is_local
+        else redraw_all([offender, *(x for x in drift.layers if x is not offender)], now)
+    )

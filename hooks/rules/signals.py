@@ -48,6 +48,12 @@ def signal_fraction(stats: TensorStats | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def bias_share(bias: TensorStats | None, output: TensorStats | None) -> float:
+    """Share of an output's mean square that a bias of rms above 1 makes."""
+    made, whole = rms(bias), rms(output)
+    return made * made / (whole * whole) if made and whole and made > 1.0 else 0.0
+
+
 def is_trained(window: Window) -> bool:
     """Whether the run starts from weights that were trained before: said so, resumed, or norm gains that differ."""
     description = window.model.description
@@ -111,6 +117,15 @@ class Drift:
         larger. What several layers lose together, no layer can make up for.
         """
         return self.total - self.steps[self.largest]
+
+    @property
+    def harm(self) -> float:
+        """Octaves of growth, or of a loss that several layers share: a single layer that is too small heals."""
+        return self.total if self.total > 0 else max(0.0, -self.shared)
+
+    def reaches(self, limit: float) -> bool:
+        """Whether the harm is beyond a limit and the luck of finite width."""
+        return self.harm >= limit + self.tolerance
 
     @property
     def offender(self) -> Layer:

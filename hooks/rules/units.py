@@ -11,7 +11,7 @@ from initscope.hooks.rules.blame import HOT_INPUT, blame_scale, first_layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.loss import loss_excess
-from initscope.hooks.rules.remedy import listed, number, redraw
+from initscope.hooks.rules.remedy import listed, number, redraw, redraw_all
 from initscope.hooks.rules.signals import input_rms, rms
 from initscope.hooks.rules.updates import TINY, median_ratio
 from initscope.hooks.rules.window import Window
@@ -37,7 +37,7 @@ def check_dead(window: Window, limits: Limits) -> Iterable[Finding]:
     shift = "" if bias is None or not math.isfinite(bias.moments.mean) else f" (mean bias {number(bias.moments.mean)})"
     end = ": no gradient passes, they stay off" if blocked else ""
     end = ", far more than at the start: steps that are too large kill them" if killed else end
-    code = redraw(layer) if layer is not None else "Draw the layer anew"
+    code = redraw_all([layer], biases=True) if layer is not None else "# draw the layer anew"
     yield Finding(
         rule=DEAD_UNITS.id,
         severity=Severity.CRITICAL if blocked or killed else Severity.WARNING,
@@ -48,7 +48,7 @@ def check_dead(window: Window, limits: Limits) -> Iterable[Finding]:
         tensor_name=first.name,
         kind=Kind.ACTIVATION,
         diagnosis=f"{fraction:.0%} of the units of {first.module_path} were off for every sample so far{shift}{end}.",
-        remedy=f"{code}; nn.init.zeros_ its bias",
+        remedy=code,
         evidence={"dead_fraction": fraction, "layers": listed([t.module_path for t, _ in dead])},
     )
 
@@ -90,7 +90,7 @@ def check_saturation(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.ACTIVATION,
         diagnosis=f"{typical:.0%} of the inputs of the median {first.activation_after} are in its flat part (most, "
         f"{most:.0%}, at {worst.module_path}; rms {number(size)} at {first.module_path}): gradients hardly pass.",
-        remedy=redraw(layer, rms(stats)) if layer is not None else f"Divide the layer's weights by {number(size)}.",
+        remedy=redraw(layer, rms(stats)) if layer is not None else f"# divide the layer's weights by {number(size)}",
         evidence={"median_fraction": typical, "largest_fraction": most, "largest_at": worst.module_path},
     )
 
@@ -161,7 +161,7 @@ UNSCALED_INPUT: Final = Rule(
     baseline_only=True,
     title="Input that is not scaled",
     statistic="rms of the first layer's output ÷ (rms of its weights · √fan_in), the input's rms, above `rms`.",
-    harmless="A norm in front of the first layer; tables of tokens.",
+    harmless="A norm in front of the first layer or right behind it; tables of tokens.",
     source="He et al. 2015: the first layer's rule assumes E[x²] = 1.",
 )
 RULES: Final = (UNSCALED_INPUT, DEAD_UNITS, SATURATION)

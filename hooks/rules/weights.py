@@ -9,7 +9,7 @@ from typing import Final
 from initscope.hooks.layers import Layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.remedy import listed, number, redraw, redraw_all
+from initscope.hooks.rules.remedy import listed, number, redraw_all
 from initscope.hooks.rules.signals import is_zero
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import RECTIFIERS, activation_name
@@ -56,7 +56,7 @@ def check_zero(window: Window, _limits: Limits) -> Iterable[Finding]:
             tensor_name=meant[0].weight.name,
             kind=Kind.WEIGHT,
             diagnosis=f"{listed([x.path for x in meant])}: all zero, as a head or a residual branch may start.",
-            remedy="Nothing to do while it wakes up within some steps.",
+            remedy="# nothing to do while it wakes up within some steps",
             evidence={"layers": listed([x.path for x in meant])},
         )
 
@@ -156,7 +156,7 @@ def check_duplicate(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.WEIGHT,
         diagnosis=f"Units of {first.path} have the same weights (|cosine| {value:.5f}, by chance about "
         f"{number(1 / math.sqrt(first.fan_in or 1))}): they compute and learn the same{_more([x for x, _ in same])}.",
-        remedy=redraw(first, stats.moments.std if stats else None),
+        remedy=redraw_all([x for x, _ in same], stats.moments.std if stats else None),
         evidence={"row_similarity": value, "layers": listed([x.path for x, _ in same])},
     )
 
