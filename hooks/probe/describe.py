@@ -71,7 +71,7 @@ class Registry:
                 self._put(self._parameter(weight, info.module_path, info.name, info.kind))
 
     def follow(self, weights: Iterable[Weight]) -> None:
-        """Takes in which parameters were thawed. Not the other way: some loops freeze for the length of one backward."""
+        """Takes in which parameters were thawed. Not the other way: some loops freeze for one backward only."""
         for weight in weights:
             if not weight.tensor.requires_grad or self.infos[self.weight_key(weight, Kind.WEIGHT)].trainable:
                 continue

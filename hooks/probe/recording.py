@@ -208,7 +208,8 @@ class Recording:
                 self._tell.optimizer(optimizer)
             elif not self._has_run:  # not at its first step: watch may have come between the forward and that
                 self._tell.never_runs()
-            self._read_parameters(self._positions_in(optimizer))
+            if self._take is not None:
+                self._read_parameters(self._positions_in(optimizer))
             self._stepped[id(optimizer)] = moved
             if self._is_complete():
                 self._end_step()
