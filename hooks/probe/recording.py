@@ -174,7 +174,7 @@ class Recording:
     def _drop_skipped(self, take: Take) -> None:
         """A step that a gradient scaler skipped fires no hook: its forwards belong to no step."""
         if take.forwards and take.backwards and not self._in_step:
-            if any(w.tensor.grad is not None for w in self._tree.weights):
+            if any(p.grad is not None for p in self._parameters.values()):
                 return
             take.forget(take.rows.keys() - self._registry.parameter_keys)
             take.forwards = take.backwards = 0

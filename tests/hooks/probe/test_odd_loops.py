@@ -301,3 +301,16 @@ def test_a_gradient_that_cannot_be_measured_is_noted() -> None:
     monitor.close()
     assert r.get(0, "0", "weight", Kind.GRADIENT) is None
     assert r.description.notes == ["not measured, it is sparse or quantised: the gradient of 0.weight"]
+
+
+def test_micro_batches_merge_where_only_a_frozen_layer_in_the_middle_is_watched() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3))
+    model[1].requires_grad_(False)
+    monitor, r = watched(model, include="1")
+    opt = sgd(model)
+    for _ in range(3):
+        x, y = batch()
+        models.loss_of(model(x), y).backward()
+    opt.step()
+    monitor.close()
+    assert r.at(0, "1").moments.count == 3 * 6 * 8
