@@ -71,7 +71,9 @@ def redraw_all(layers: Sequence[Layer], now: float | None = None, *, biases: boo
         first = layers[0] if layers[0] in group else group[0]
         known = now is not None and math.isfinite(now) and first is layers[0]
         instead = f" instead of {number(now)}" if now is not None and known else ""
-        lines.append(f"{_line(group, biases)}  # std {number(healthy_std(first))}{instead}")
+        line = _line(group, biases)
+        # A number that stands in the line need not be said again.
+        lines.append(line if "std=" in line and not instead else f"{line}  # std {number(healthy_std(first))}{instead}")
     rest = sum(len(group) for group in groups[_LINES:])
     return "\n".join([*lines, *([f"# and {rest} more layers in the same way"] if rest else [])])
 

@@ -71,7 +71,7 @@ def _judge(window: Window, first: Layer, scaled: Sequence[_Scaled], limits: Limi
         for s in scaled
     ]
     forward, backward = growth(stages, rms(window.stats(first.output)) or 1.0)
-    drift, what = (forward, "signal") if abs(forward) >= abs(backward) else (backward, "gradient")
+    drift, what = (backward, "gradient") if abs(backward) > abs(forward) + _CLEAR else (forward, "signal")
     tolerance = 2 * width_tolerance(s.layer.fan_in for s in scaled if s.layer.fan_in)
     scheme = _scheme(scaled)
     enough = len(scaled) + 1 >= limits["default_layers"] if scheme is _DEFAULT else len(scaled) > 1
@@ -81,6 +81,8 @@ def _judge(window: Window, first: Layer, scaled: Sequence[_Scaled], limits: Limi
         yield _layer_finding(window, odd[0], odd, typical)
 
 
+_CLEAR: Final = 0.5
+"""Octaves by which the gradient must change more than the signal to be named instead of it."""
 _DEFAULT: Final = "PyTorch's default, kaiming_uniform_(a=√5), which is 1/√(3·fan_in)"
 
 

@@ -78,7 +78,7 @@ def test_layers_that_need_the_same_share_a_loop_and_others_have_lines_of_their_o
     assert redraw_all([layers[1], *layers[2:5], layers[0]], 1.0).splitlines() == [
         "for i in range(2, 9, 2): nn.init.kaiming_normal_(model[i].weight, nonlinearity='relu')"
         "  # std 0.177 instead of 1",
-        "nn.init.normal_(model[0].weight, std=0.25)  # std 0.25",
+        "nn.init.normal_(model[0].weight, std=0.25)",
     ]
     assert redraw_all([layers[1], layers[3]], biases=True) == (
         "for i in (2, 6): nn.init.kaiming_normal_(model[i].weight, nonlinearity='relu'); "
