@@ -73,7 +73,7 @@ class Database:
         """A connection that sees one state of the database per transaction and cannot change it."""
         with self._reader.connect() as connection:
             if self.dialect == "postgresql":
-                connection = connection.execution_options(postgresql_readonly=True)
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
 
     @contextmanager
