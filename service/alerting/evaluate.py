@@ -59,9 +59,26 @@ class _Outcome:
 
     step: int
     episodes: dict[str, Episode]
+    dirty_step: int | None = None
     changed: dict[str, Episode] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
     transitions: list[Transition] = field(default_factory=list)
+
+    def has_news(self, work: Work) -> bool:
+        """Whether anything differs from what is stored."""
+        has_moved = self.dirty_step != work.dirty_step or self.step > (
+            -1 if work.evaluated_step is None else work.evaluated_step
+        )
+        return has_moved or bool(self.changed or self.dropped)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a pass read: how many rows there were of the steps later than `after`, up to `until`."""
+
+    after: int
+    until: int
+    rows: tuple[int, int]
 
 
 class Evaluator:
@@ -86,21 +103,38 @@ class Evaluator:
             new = evaluation.steps_between(connection, work, after)
             reached = evaluation.reached_step(connection, work)
             ready = self._ready(work, new, reached)[:_STEPS_PER_PASS]
+            until = self._until(work, new, ready, reached)
             state = self._state(connection, work, ready)
             records = evaluation.load_steps(connection, work, ready) if ready else {}
-            counted = evaluation.count_rows(connection, work, ready)
+            seen = _Seen(after, until, evaluation.count_rows(connection, work, after, until))
             scalars = self._scalars(connection, work, state)
         outcome = self._judge(work, state, ready, records, scalars)
         is_done = len(ready) == len(new)
         if is_done and work.has_ended and state is not None:
             self._close(state, outcome)
-        if is_done:
-            # Steps that were not sampled are done with, too; of an ended run nothing more is awaited from any rank.
-            end = work.last_step if work.has_ended else reached
-            outcome.step = max(outcome.step, -1 if end is None else end)
-        if outcome.step > after or outcome.changed or outcome.dropped or work.dirty_step is not None:
-            self._save(work, state, outcome, ready, counted)
+        outcome.step = max(outcome.step, until)
+        outcome.dirty_step = None if is_done else self._still_dirty(work, ready)
+        if outcome.has_news(work):
+            self._save(work, state, outcome, seen)
+        elif state is not None:
+            self._keep(work, state)
         return len(ready)
+
+    @staticmethod
+    def _until(work: Work, new: Sequence[int], ready: Sequence[int], reached: int | None) -> int:
+        """The last step that this pass is done with. Steps that were not sampled are done with, too."""
+        last = ready[-1] if ready else -1
+        if len(ready) < len(new):
+            return last
+        end = work.last_step if work.is_silent else reached
+        return last if end is None else max(last, end)
+
+    @staticmethod
+    def _still_dirty(work: Work, ready: Sequence[int]) -> int | None:
+        """Where late rows remain to be judged by the next pass."""
+        if work.dirty_step is None or not ready:
+            return work.dirty_step
+        return ready[-1] + 1 if ready[-1] < (work.evaluated_step or 0) else None
 
     @staticmethod
     def _resume_after(work: Work) -> int:
@@ -114,7 +148,7 @@ class Evaluator:
         seen = {step: self._waiting_since.setdefault((work.run_no, work.attempt, step), now) for step in new}
         ready: list[int] = []
         for step in new:
-            complete = work.has_ended or (reached is not None and step <= reached)
+            complete = work.is_silent or (reached is not None and step <= reached)
             if not complete and now - seen[step] < _GRACE:
                 break
             del self._waiting_since[work.run_no, work.attempt, step]
@@ -122,18 +156,19 @@ class Evaluator:
         return ready
 
     def _state(self, connection: Connection, work: Work, ready: Sequence[int]) -> _Attempt | None:
-        key = (work.run_no, work.attempt)
-        state = self._cache.get(key)
+        # Taken out: what a pass has changed and could not save must not be where the next one begins.
+        state = self._cache.pop((work.run_no, work.attempt), None)
         if state is None or work.dirty_step is not None or state.evaluated_step != work.evaluated_step:
             state = self._load(connection, work, ready)
-        if state is not None:
+        if state is not None and ready:
             tensors = load_tensors(connection, work.run_no)
             state.model = Model(tensors, evaluation.load_description(connection, work))
-            self._cache[key] = state
-            self._cache.move_to_end(key)
-            while len(self._cache) > _CACHED_ATTEMPTS:
-                self._cache.popitem(last=False)
         return state
+
+    def _keep(self, work: Work, state: _Attempt) -> None:
+        self._cache[work.run_no, work.attempt] = state
+        while len(self._cache) > _CACHED_ATTEMPTS:
+            self._cache.popitem(last=False)
 
     def _load(self, connection: Connection, work: Work, ready: Sequence[int]) -> _Attempt | None:
         first = evaluation.first_step(connection, work)
@@ -214,16 +249,13 @@ class Evaluator:
         told = {f: e.episode for f, e in state.episodes.items() if e.state is EpisodeState.CLOSED}
         self._note(outcome, before, [t for t in transitions if told.get(t.fingerprint) != t.episode])
 
-    def _save(
-        self, work: Work, state: _Attempt | None, outcome: _Outcome, judged_steps: Sequence[int], counted: object
-    ) -> None:
+    def _save(self, work: Work, state: _Attempt | None, outcome: _Outcome, seen: _Seen) -> None:
         now = datetime.now(UTC)
         with self._database.write() as connection:
             evaluation.lock_run(connection, work)
-            is_whole = evaluation.count_rows(connection, work, judged_steps) == counted
-            if not is_whole or not evaluation.save_step(connection, work, outcome.step):
+            is_whole = evaluation.count_rows(connection, work, seen.after, seen.until) == seen.rows
+            if not is_whole or not evaluation.save_step(connection, work, outcome.step, outcome.dirty_step):
                 # Rows came while these steps were judged, or another collector judged them: the next pass looks again.
-                self._cache.pop((work.run_no, work.attempt), None)
                 return
             evaluation.drop_pending(connection, work, outcome.dropped)
             numbers = evaluation.save_episodes(connection, work, rows.to_rows(outcome.changed.values(), now))
@@ -231,3 +263,4 @@ class Evaluator:
         if state is not None:
             state.episodes = outcome.episodes
             state.evaluated_step = outcome.step
+            self._keep(work, state)

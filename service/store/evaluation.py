@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, tuple_, update
 
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.vocabulary import LOST_AFTER_SECONDS, EpisodeState, RunStatus
@@ -41,30 +41,49 @@ class Work:
     evaluated_step: int | None
     dirty_step: int | None
     has_ended: bool
+    """The run did, or went on to another attempt: what stands is closed."""
+    is_silent: bool
+    """No rank is waited for: the attempt has ended, or the run is lost."""
 
 
 def pending(connection: Connection) -> list[Work]:
-    """Newest attempts with new or late rows, and ended ones with episodes to close."""
-    live = select(FindingRow.run_no).where(FindingRow.state.in_(_LIVE)).distinct()
+    """Newest attempts with new rows, any with late rows, and ended ones with episodes to close."""
+    live = select(FindingRow.run_no, FindingRow.attempt).where(FindingRow.state.in_(_LIVE))
+    is_newest = Attempt.number == Run.attempt
     query = (
         select(
             Run.run_no, Run.id, Run.status, Run.last_step, Attempt.number, Attempt.world_size,
-            Attempt.evaluated_step, Attempt.dirty_step,
+            Attempt.evaluated_step, Attempt.dirty_step, is_newest.label("is_newest"),
         )
-        .join(Attempt, and_(Attempt.run_no == Run.run_no, Attempt.number == Run.attempt))
+        .join(Attempt, Attempt.run_no == Run.run_no)
         .where(
             or_(
-                Run.last_step > func.coalesce(Attempt.evaluated_step, -1),
+                and_(is_newest, Run.last_step > func.coalesce(Attempt.evaluated_step, -1)),
                 Attempt.dirty_step.is_not(None),
-                and_(Run.status.in_(ENDED), Run.run_no.in_(live)),
+                and_(
+                    or_(Run.status.in_(ENDED), Attempt.number < Run.attempt),
+                    tuple_(Attempt.run_no, Attempt.number).in_(live),
+                ),
             )
         )
-        .order_by(Run.run_no)
+        .order_by(Run.run_no, Attempt.number)
     )  # fmt: skip
-    return [
-        Work(r.run_no, r.id, r.number, r.world_size, r.last_step, r.evaluated_step, r.dirty_step, r.status in ENDED)
-        for r in connection.execute(query)
-    ]
+    return [_work(row) for row in connection.execute(query)]
+
+
+def _work(row: Any) -> Work:
+    has_ended = row.status in ENDED or not row.is_newest
+    return Work(
+        run_no=row.run_no,
+        run_id=row.id,
+        attempt=row.number,
+        world_size=row.world_size,
+        last_step=row.last_step if row.is_newest else None,
+        evaluated_step=row.evaluated_step,
+        dirty_step=row.dirty_step,
+        has_ended=has_ended,
+        is_silent=has_ended or row.status == RunStatus.LOST.value,
+    )
 
 
 def mark_lost(connection: Connection, now: datetime) -> int:
@@ -145,11 +164,14 @@ def load_steps(connection: Connection, work: Work, steps: Sequence[int]) -> dict
     return found
 
 
-def count_rows(connection: Connection, work: Work, steps: Sequence[int]) -> tuple[int, int]:
-    """(records, sessions merged in them) of those steps: any row that comes later changes one of the two."""
+def count_rows(connection: Connection, work: Work, after: int, until: int) -> tuple[int, int]:
+    """(records, sessions merged in them) of the steps later than `after`, up to `until`.
+
+    Any row that comes changes one of the two.
+    """
     t = TensorStatsRow
     query = select(func.count(), func.coalesce(func.sum(t.session_count), 0)).where(
-        t.run_no == work.run_no, t.step.in_(steps), t.attempt == work.attempt
+        t.run_no == work.run_no, t.step > after, t.step <= until, t.attempt == work.attempt
     )
     rows, sessions = connection.execute(query).one()
     return rows, int(sessions)
@@ -190,8 +212,11 @@ def load_episodes(connection: Connection, work: Work) -> list[Row[Any]]:
     return list(newest.values())
 
 
-def save_step(connection: Connection, work: Work, step: int) -> bool:
-    """Notes how far the rules have come. False if somebody else moved it meanwhile: nothing may be written then."""
+def save_step(connection: Connection, work: Work, step: int, dirty_step: int | None) -> bool:
+    """Notes how far the rules have come, and from where late rows remain.
+
+    False if somebody else moved it meanwhile: nothing may be written then.
+    """
     a = Attempt
     result = connection.execute(
         update(a)
@@ -203,7 +228,7 @@ def save_step(connection: Connection, work: Work, step: int) -> bool:
             else a.evaluated_step == work.evaluated_step,
             a.dirty_step.is_(work.dirty_step) if work.dirty_step is None else a.dirty_step == work.dirty_step,
         )
-        .values(evaluated_step=step, dirty_step=None)
+        .values(evaluated_step=step, dirty_step=dirty_step)
     )
     return result.rowcount == 1
 
