@@ -12,12 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from initscope.service.alerting.evaluate import Evaluator
 from initscope.service.store import evaluation
-from initscope.service.store.engine import Database
+from initscope.service.store.engine import Busy, Database
+from initscope.service.store.evaluation import Work
 
 _LOG: Final = logging.getLogger("initscope.worker")
 _PERIOD: Final = 0.2
 _LOST_CHECK_PERIOD: Final = 10.0
 _AFTER_ERROR: Final = 2.0
+_AFTER_BAD_RUN: Final = 60.0
 
 
 class Timer(Protocol):
@@ -34,6 +36,7 @@ class Worker:
         self._database = database
         self._evaluator = Evaluator(database)
         self._duration = duration
+        self._retry_at: dict[int, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="initscope-worker", daemon=True)
 
@@ -56,11 +59,11 @@ class Worker:
                     next_lost_check = time.monotonic() + _LOST_CHECK_PERIOD
                     self._mark_lost()
                 self._evaluate()
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, Busy) as error:
                 # A database that is away must neither end the loop nor open or close an episode.
                 _LOG.warning("evaluation waits for the database: %s", type(error).__name__)
                 wait = _AFTER_ERROR
-            except Exception:  # noqa: BLE001 - a named background loop: one bad run must not silence all others
+            except Exception:  # noqa: BLE001 - a named background loop: it ends with the process only
                 _LOG.exception("evaluation failed; trying again")
                 wait = _AFTER_ERROR
             self._stop.wait(wait)
@@ -75,6 +78,19 @@ class Worker:
         for item in work:
             if self._stop.is_set():
                 return
-            started = time.perf_counter()
-            if self._evaluator.evaluate(item) and self._duration is not None:
-                self._duration.observe(time.perf_counter() - started)
+            self._judge(item)
+
+    def _judge(self, item: Work) -> None:
+        if self._retry_at.get(item.run_no, 0.0) > time.monotonic():
+            return
+        started = time.perf_counter()
+        try:
+            count = self._evaluator.evaluate(item)
+        except (SQLAlchemyError, Busy):
+            raise
+        except Exception:  # noqa: BLE001 - a named background loop: one bad run must not silence all others
+            _LOG.exception("run %s cannot be evaluated; trying again", item.run_id)
+            self._retry_at[item.run_no] = time.monotonic() + _AFTER_BAD_RUN
+            return
+        if count and self._duration is not None:
+            self._duration.observe(time.perf_counter() - started)
