@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from initscope.service.api.errors import ApiError
 from initscope.service.api.responses import Answer
 from initscope.service.store import schema
+from initscope.service.store.engine import Busy
 
 router = APIRouter(tags=["health"])
 
@@ -23,7 +24,7 @@ def readyz(request: Request) -> Answer:
     """200 if the database answers and has the schema of this version, else 503."""
     try:
         ready = schema.at_head(request.app.state.database)
-    except SQLAlchemyError:
+    except (SQLAlchemyError, Busy):
         ready = False
     if not ready:
         raise ApiError(

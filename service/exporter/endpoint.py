@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from initscope.service.api.auth import require
 from initscope.service.exporter.metrics import ServiceMetrics
+from initscope.service.store.engine import Busy
 
 router = APIRouter(tags=["metrics"])
 _READ = require("read")
@@ -24,7 +25,7 @@ def show_metrics(request: Request) -> Response:
     metrics: ServiceMetrics = request.app.state.metrics
     try:
         _READ(request)
-    except SQLAlchemyError:
+    except (SQLAlchemyError, Busy):
         return _render(request, metrics.outage)
     return _render(request, metrics.registry)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import threading
@@ -36,6 +37,10 @@ class Busy(Exception):
     """The writer is taken for longer than a request should wait; the client retries."""
 
 
+class Gone(Busy):
+    """The file of the database was removed or replaced: what is written now would be lost with the process."""
+
+
 def normalize(url: str) -> URL:
     """A url with the driver that the collector uses; `DatabaseUrlError` for any other database."""
     try:
@@ -58,6 +63,7 @@ class Database:
         self.url = normalize(url)
         self.dialect = self.url.get_backend_name()
         self._turn = threading.Lock()
+        self._file: tuple[int, int] | None = None
         if self.dialect == "sqlite":
             self._reader, self._writer = _sqlite(self.url, read_only=True), _sqlite(self.url, read_only=False)
         else:
@@ -71,6 +77,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the database per transaction and cannot change it."""
+        self._check_file()
         with self._reader.connect() as connection:
             if self.dialect == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -86,10 +93,26 @@ class Database:
         if not self._turn.acquire(timeout=BUSY_SECONDS):
             raise Busy
         try:
+            self._check_file()
             with self._writer.begin() as connection:
                 yield connection
         finally:
             self._turn.release()
+
+    def _check_file(self) -> None:
+        """`Gone` if the open connections have another file than the one of that name: SQLite itself would not tell."""
+        if self.dialect != "sqlite":
+            return
+        try:
+            found = os.stat(self.url.database or "")
+        except FileNotFoundError:
+            if self._file is None:  # not made yet
+                return
+            raise Gone from None
+        if self._file is None:
+            self._file = found.st_dev, found.st_ino
+        elif self._file != (found.st_dev, found.st_ino):
+            raise Gone
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in one write transaction; the whole of it again, at most 5 times, after a lost race.

@@ -6,17 +6,19 @@ import asyncio
 import json
 import math
 import re
+import shutil
 
 import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from initscope.hooks.encoding import to_json
 from initscope.service.api.errors import ApiError
 from initscope.service.api.responses import Answer
 from initscope.service.app import create_app
 from initscope.service.settings import Settings
 from initscope.service.store import schema
-from tests.support.collector import Collector, running_collector
+from tests.support.collector import Collector, batch, running_collector
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +165,20 @@ def test_ready_means_that_the_database_answers_at_the_right_schema(app) -> None:
     answer = ask(app, "/readyz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
     assert ask(app, "/livez").status_code == 200
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_nothing_is_acknowledged_once_the_database_file_is_gone(embedded: Collector, is_replaced: bool) -> None:
+    assert embedded.post(to_json(batch(0))).status_code == 200
+    path = embedded.database.path
+    assert path is not None
+    if is_replaced:
+        shutil.copy(path, other := path.with_name("copy.db"))
+        other.replace(path)
+    else:
+        path.unlink()
+    refused = embedded.post(to_json(batch(1)))
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert embedded.http.get("/readyz").status_code == 503
+    assert "initscope_database_up 0" in embedded.http.get("/metrics").text
+    assert embedded.http.get("/livez").status_code == 200
