@@ -253,5 +253,7 @@ def run_uuid(project: str, run_id: str) -> str:
 
 def tensor_key(module_path: str, name: str, kind: v.Kind) -> int:
     """The number that stands for a tensor in records: 53 bits of a hash, so that all ranks agree without talking."""
-    digest = hashlib.blake2b(f"{module_path}\0{name}\0{kind.value}".encode(), digest_size=8).digest()
+    # A path that is no valid text must not end a training here; the collector refuses that one tensor.
+    identity = f"{module_path}\0{name}\0{kind.value}".encode(errors="surrogatepass")
+    digest = hashlib.blake2b(identity, digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 11

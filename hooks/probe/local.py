@@ -17,7 +17,7 @@ from initscope.hooks.client.notices import warn
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.probe import text
 from initscope.hooks.rules import Episode, Finding, Model, Rule, Transition, Window, advance, close, diagnose, judged
-from initscope.hooks.rules.window import WINDOW_STEPS
+from initscope.hooks.rules.window import START_STEPS, WINDOW_STEPS
 from initscope.hooks.vocabulary import EpisodeState, RunStatus, Severity
 from initscope.hooks.wire import RunDescription, TensorInfo
 
@@ -27,7 +27,6 @@ Rows = Callable[[], Sequence[tuple[int, TensorStats]]]
 _MOST_WAITING: Final = 2_000
 _MOST_SCALARS: Final = 1_000
 """Logged values kept by name; the first ones are kept too, for rules about the start."""
-_START: Final = 50
 _CLOSE_SECONDS: Final = 5.0
 
 
@@ -117,7 +116,7 @@ class LocalDiagnosis:
         series = self._scalars.setdefault(name, [])
         series.append((step, float(value() if callable(value) else value)))
         if len(series) > _MOST_SCALARS:
-            del series[_START]
+            del series[START_STEPS]
 
     def _judge(self, reached: int) -> None:
         for step in sorted(s for s in self._waiting if s <= reached):

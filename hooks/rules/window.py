@@ -15,6 +15,8 @@ from initscope.hooks.wire import RunDescription, TensorInfo
 
 WINDOW_STEPS: Final = 20
 """Sampled steps in a window, beside the baseline."""
+START_STEPS: Final = 50
+"""Steps whose logged numbers a window keeps for good, for rules about the start."""
 
 StepStats = Mapping[int, TensorStats]
 """Records of one step by tensor key (`TensorInfo.key`)."""

@@ -24,7 +24,7 @@ from initscope.hooks.rules import (
     judged,
     reopen,
 )
-from initscope.hooks.rules.window import WINDOW_STEPS, StepStats
+from initscope.hooks.rules.window import START_STEPS, WINDOW_STEPS, StepStats
 from initscope.hooks.vocabulary import EpisodeState
 from initscope.service.alerting import episodes as rows
 from initscope.service.store import evaluation
@@ -34,8 +34,6 @@ from initscope.service.store.read_tensors import load_tensors
 
 _GRACE: Final = 2.0
 """Seconds that a step waits for ranks that have not reached it."""
-_START_STEPS: Final = 50
-"""Steps of logged scalars that belong to the start, for rules about the initial loss."""
 _STEPS_PER_PASS: Final = 50
 """Steps that one pass takes on, so that one long run does not keep the others waiting."""
 _CACHED_ATTEMPTS: Final = 64
@@ -190,7 +188,7 @@ class Evaluator:
         if state is None:
             return {}
         oldest = next(iter(state.steps), state.baseline_step)
-        return evaluation.load_scalars(connection, work, state.baseline_step + _START_STEPS, oldest)
+        return evaluation.load_scalars(connection, work, state.baseline_step + START_STEPS, oldest)
 
     def _judge(
         self,

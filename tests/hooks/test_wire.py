@@ -116,6 +116,10 @@ def test_any_row_can_be_read_without_an_error(table: Records) -> None:
         table.row(index)
 
 
+def test_a_path_that_is_no_valid_text_has_a_key_too() -> None:
+    assert tensor_key("\ud800", "weight", v.Kind.WEIGHT) != tensor_key("a", "weight", v.Kind.WEIGHT)
+
+
 def test_columns_are_the_fields_of_a_record_in_a_fixed_order() -> None:
     assert tuple(Records.empty().columns) == COLUMNS
     assert COLUMNS[:7] == ("tensor", "step", "count", "nan_count", "posinf_count", "neginf_count", "zero_count")

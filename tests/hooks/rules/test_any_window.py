@@ -125,7 +125,9 @@ def test_a_kind_that_is_absent_leaves_the_other_findings(vanishing: Window, lost
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_step_that_lacks_records_is_judged_by_what_is_there(vanishing: Window, lost: set[int]) -> None:
     rows = {k: s for at, (k, s) in enumerate(vanishing.now.items()) if at not in lost}
-    diagnose(replace(vanishing, steps={0: rows}, baseline=rows, baseline_step=0), RULES)
+    found = diagnose(replace(vanishing, steps={0: rows}, baseline=rows, baseline_step=0), RULES)
+    judged = {vanishing.model.tensors[key].module_path for key in rows}
+    assert {f.module_path for f in found} <= judged | {None}
 
 
 def verdicts(window: Window) -> set[tuple[str, str, str, str | None]]:

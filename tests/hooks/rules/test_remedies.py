@@ -69,6 +69,7 @@ def test_a_pasted_remedy_of_the_demo_takes_the_finding_away_and_the_run_learns(r
 def test_every_remedy_of_the_demo_is_python() -> None:
     for run in _BROKEN:
         _, found = _run(recipes.build(run.name), _SHOWN)
+        assert found, run.name
         for finding, _ in (pair for f in found for pair in f.flattened()):
             compile(finding.remedy, finding.rule, "exec")
 
