@@ -118,7 +118,7 @@ def test_a_collector_that_is_killed_again_and_again_loses_and_doubles_nothing(tm
 
     server = serve()
     program = (
-        "for step in range(30, 400):\n    job.record(step, 10, rows(10)); time.sleep(0.01)\n"
+        "for step in range(30, 400):\n    job.record(step, 10, rows(10)); time.sleep(0.02)\n"
         "print(job.close(timeout=30), flush=True)"
     )
     job = start(program, f"http://127.0.0.1:{port}", 30.0)
@@ -128,6 +128,8 @@ def test_a_collector_that_is_killed_again_and_again_loses_and_doubles_nothing(tm
         server.kill()
         server.communicate()
         kills += 1
+        if kills == 1:
+            time.sleep(2.5)  # longer than the sender waits for a batch to fill: a request must meet the outage
         server = serve()
     output, errors = job.communicate(timeout=60)
     server.kill()
