@@ -114,6 +114,25 @@ class RunDescription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """Structure of a weight matrix at the start, which its moments do not show; read once. Absent where undefined.
+
+    With the matrix as (rows, columns), axes after the first flattened: `row_spread` and `column_spread` are the
+    coefficient of variation of the norms of rows and columns; `row_cosine` and `column_cosine` the rms cosine among at
+    most 64 evenly spaced ones × √(their length), 1 for independent elements and 0 for orthogonal ones; `spectral_ratio`
+    is σ₁ ÷ (rms · (√rows + √columns)) of a block of at most 256 × 512, 1 at most for independent elements. `digest`
+    stands for the content: equal tensors have equal ones.
+    """
+
+    row_spread: float | None = None
+    column_spread: float | None = None
+    row_cosine: float | None = None
+    column_cosine: float | None = None
+    spectral_ratio: float | None = None
+    digest: Words | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
     """Description of one tensor. `depth` is the order of its module's first forward call."""
 
@@ -136,6 +155,7 @@ class TensorInfo:
     residual: bool = False
     tied_with: Words | None = None
     trainable: bool = True
+    traits: Traits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from initscope.hooks.probe.kinds import is_norm
 from initscope.hooks.probe.observe import Trace
 from initscope.hooks.probe.walk import Site, Tree, Weight
 from initscope.hooks.vocabulary import MAX_CONFIG_BYTES, MAX_TENSORS_PER_RUN, Kind, Role
-from initscope.hooks.wire import TensorInfo, tensor_key
+from initscope.hooks.wire import TensorInfo, Traits, tensor_key
 
 PARAMETER_KINDS: Final = (Kind.WEIGHT, Kind.GRADIENT, Kind.UPDATE)
 
@@ -33,6 +33,7 @@ class Registry:
         self._structure = Structure()
         self._depths: dict[str, int] = {}
         self._keys: dict[tuple[str, str, Kind], int] = {}
+        self._traits: dict[str, Traits] = {}
         self._main_weights = {w.path: w for w in reversed(tree.weights) if w.tensor.dim() > 1}
         for weight in tree.weights:
             for kind in PARAMETER_KINDS:
@@ -69,6 +70,14 @@ class Registry:
             else:
                 weight = by_place[(info.module_path, info.name)]
                 self._put(self._parameter(weight, info.module_path, info.name, info.kind))
+
+    def learn_traits(self, traits: Mapping[str, Traits]) -> None:
+        """Takes in the structure of weights at the start, by full name."""
+        self._traits.update(traits)
+        for weight in self._tree.weights:
+            if weight.full_name in traits:
+                for path, name in [(weight.path, weight.name), *weight.aliases]:
+                    self._put(self._parameter(weight, path, name, Kind.WEIGHT))
 
     def follow(self, weights: Iterable[Weight]) -> None:
         """Takes in which parameters were thawed. Not the other way: some loops freeze for one backward only."""
@@ -117,6 +126,7 @@ class Registry:
             tied_with=others[0] if others else None,
             trainable=weight.tensor.requires_grad,
             residual=role is Role.RESIDUAL_OUTPUT,
+            traits=self._traits.get(weight.full_name) if kind is Kind.WEIGHT else None,
         )
 
     def _output(self, path: str, name: str, kind: Kind, shape: list[int], dtype: str) -> TensorInfo:

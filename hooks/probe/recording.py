@@ -22,6 +22,7 @@ from initscope.hooks.probe.hooking import Callback
 from initscope.hooks.probe.observe import Observer, Trace
 from initscope.hooks.probe.reduce import measure_all
 from initscope.hooks.probe.take import Record, Take
+from initscope.hooks.probe.traits import read_traits
 from initscope.hooks.probe.updates import Updates
 from initscope.hooks.probe.walk import Tree, Weight, why_not
 from initscope.hooks.vocabulary import Kind
@@ -76,6 +77,7 @@ class Recording:
         self._manual = False
         self._idle_forwards = 0
         self._has_run = False
+        self._has_traits = False
         self._handles = [] if is_compiled else self._hooks_on(model)
         optimizers.listen(self)
 
@@ -263,6 +265,10 @@ class Recording:
     def _read_weights(self, take: Take) -> None:
         weights = [w for _, w in self._weights if why_not(w.tensor) is None]
         tensors = [w.tensor.detach() for w in weights]
+        if not self._has_traits:
+            self._has_traits = True
+            traits = zip(weights, read_traits(tensors), strict=True)
+            self._registry.learn_traits({w.full_name: found for w, found in traits})
         measured = zip(weights, measure_all(tensors), channels.row_similarities(tensors), strict=True)
         for weight, parts, alike in measured:
             row = take.row(self._registry.weight_key(weight, Kind.WEIGHT))

@@ -85,6 +85,7 @@ ATTENTION_LOGITS: Final = Rule(
     "queries and keys. Warning from `warning`; critical from `critical` where an update changes the weights by less "
     "than `restless` of their size, so that they cannot recover soon.",
     harmless="Trained networks and queries that are normalized afterwards (QK-norm) are not judged.",
+    remedy="Draw queries and keys with the std that gives logits of std 1; check that 1/√(head width) is there.",
     source="std = σ²·d for weights of std σ and a normalized input of width d; Wortsman et al. 2023 on growing logits.",
 )
 RULES: Final = (ATTENTION_LOGITS,)

@@ -212,6 +212,7 @@ SIGNAL_COLLAPSE: Final = Rule(
     "Critical where the last hidden layer is under `critical` times the largest (`critical_adaptive` where the "
     "optimizer is adaptive or the start was better), or where positions drown the tokens.",
     harmless="Zero-initialised residual branches and heads; a branch that collapses while the stream goes on.",
+    remedy="Draw the layers from the named one on with their gain, and zero their biases; or add normalization.",
     source="Schoenholz et al. 2017: in the ordered phase all inputs become one.",
 )
 RULES: Final = (SIGNAL_COLLAPSE,)

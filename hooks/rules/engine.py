@@ -36,6 +36,7 @@ class Rule:
     title: str
     statistic: str
     harmless: str
+    remedy: str
     source: str
 
     def judges(self, window: Window) -> bool:

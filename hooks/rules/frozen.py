@@ -74,6 +74,7 @@ FROZEN_FRESH: Final = Rule(
     "within `deviations` standard errors of a normal, uniform or truncated normal draw.",
     harmless="A frozen backbone that was trained has heavier tails or norm gains that differ. Random features on "
     "purpose (reservoirs) are this finding's one false friend.",
+    remedy="`requires_grad_(True)`, or load trained weights before freezing.",
     source="Fresh draws have their family's kurtosis; trained matrices of shipped models had 4.7 and more.",
 )
 RULES: Final = (FROZEN_FRESH,)

@@ -132,6 +132,7 @@ INITIAL_LOSS: Final = Rule(
     "from `warning_share`·ln C (of one nat at least), critical from `critical_share`·ln C where the signal grew.",
     harmless="Some nats are common in healthy runs and vanish within steps, hence an info. Class weights, auxiliary "
     "losses, sums instead of means and label smoothing shift it. Off until a loss is logged.",
+    remedy="Make what is named smaller: the head, the table, the stream, or scale the input.",
     source="Random logits of std σ cost ln C + σ²/2, and σ·√(2 ln C) for large σ (Derrida 1981).",
 )
 EMBEDDING_SCALE: Final = Rule(
@@ -145,6 +146,7 @@ EMBEDDING_SCALE: Final = Rule(
     statistic="std · √width of a token table that is the head too is above `logit_std`. Critical where the first loss "
     "is more than `critical_share`·ln C above ln C and the table explains it.",
     harmless="Tables of their own, with a norm behind them, may have std 1. Trained tables are not judged.",
+    remedy="`nn.init.normal_(table, std=0.02)`, at most 1/√width.",
     source="Logits of a normalized state h and rows e: std(e·h) = std(e)·√width.",
 )
 RULES: Final = (EMBEDDING_SCALE, INITIAL_LOSS)

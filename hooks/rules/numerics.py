@@ -129,6 +129,8 @@ NONFINITE: Final = Rule(
     statistic="Any NaN or Inf among the elements of a weight, output, gradient or update, or in the logged loss. "
     "Critical in weights, outputs, updates and the loss; a gradient alone is a warning, as the step may be skipped.",
     harmless="A GradScaler's first steps overflow by design and are skipped: gradients only, so a warning.",
+    remedy="For weights at the start: call every module's `reset_parameters()`. Later: follow the findings of the "
+    "steps before.",
     source="IEEE 754; the first tensor in the order of computation is the origin.",
 )
 UNINITIALIZED: Final = Rule(
@@ -141,6 +143,7 @@ UNINITIALIZED: Final = Rule(
     title="Weights that were never initialized",
     statistic="A weight above `largest` in absolute value at the start.",
     harmless="No scheme draws such numbers. Buffers are not weights.",
+    remedy="Call `reset_parameters()` of every module after `to_empty()`, then load or draw the weights.",
     source="Uninitialized memory read as floats spans the whole range of exponents.",
 )
 RULES: Final = (UNINITIALIZED, NONFINITE)

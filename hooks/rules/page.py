@@ -42,6 +42,7 @@ def _section(rule: Rule) -> Iterator[str]:
     yield f"- **Limits**: {', '.join(f'`{name}` {value:g}' for name, value in rule.limits.items()) or 'none'}"
     yield f"- **Harmless look-alikes**: {rule.harmless}"
     yield f"- **Judged**: {_when(rule)}"
+    yield f"- **Remedy**: {rule.remedy}"
     if rule.explained_by:
         yield f"- **Consequence of**: {', '.join(f'[`{other}`](#{other})' for other in rule.explained_by)}"
     yield f"- **Source**: {rule.source}"

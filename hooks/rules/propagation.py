@@ -191,6 +191,7 @@ FORWARD_DRIFT: Final = Rule(
     "of the luck of finite width, 3.2·√Σ1/fan_in octaves, are added to all.",
     harmless="One layer that is too small heals: its gradient is as large as ever, so its step is left out where the "
     "signal fades. Normalization and residual sums end a run of layers.",
+    remedy="Draw the named layers with gain(activation)/√fan_in.",
     source="Glorot and Bengio 2010; He et al. 2015; Hanin and Rolnick 2018 for the tolerance.",
 )
 BACKWARD_DRIFT: Final = Rule(
@@ -213,6 +214,7 @@ BACKWARD_DRIFT: Final = Rule(
     "normalization. Warning from `warning`; critical from `critical` where it grows and at least `saturated` of the "
     "bounded activations are flat. Tolerance as in forward-drift.",
     harmless="Batch normalization grows gradients by 0.276 octaves a layer by itself; it ends a run of layers.",
+    remedy="Draw the named layers with gain(activation)/√fan_in, or add normalization.",
     source="Glorot and Bengio 2010, eq. 6; Yang et al. 2019 for batch normalization.",
 )
 RULES: Final = (FORWARD_DRIFT, BACKWARD_DRIFT)

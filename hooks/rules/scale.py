@@ -168,6 +168,7 @@ WEIGHT_SCALE: Final = Rule(
     "of `one_layer` octaves above 1 ÷ √width is a warning too.",
     harmless="In front of a norm the scale does not matter; a single layer that is too small heals; trained weights, "
     "heads, residual outputs and sigmoid stacks follow no such rule and are not judged.",
+    remedy="Draw the named layers with gain(activation)/√fan_in; the finding has a line a group of layers.",
     source="He et al. 2015, with 1/√E[φ²] as the gain of other activations.",
 )
 RULES: Final = (WEIGHT_SCALE,)

@@ -135,6 +135,7 @@ DEAD_UNITS: Final = Rule(
     "from `critical` outside residual branches, or where it rose by `rise` since the start and the median update ratio "
     "reached `restless`.",
     harmless="Half of all elements of a healthy ReLU layer are zero, and a quarter of its units off for a batch.",
+    remedy="Zero the biases and draw the layer anew; lower the learning rate where steps killed the units.",
     source="Lu et al. 2019 (born-dead networks): the slope of ReLU below zero is exactly zero.",
 )
 SATURATION: Final = Rule(
@@ -150,6 +151,7 @@ SATURATION: Final = Rule(
     "`median`, or one layer `one_layer`; critical where the median layer has `critical` and the first loss is more "
     "than `loss_share`·ln C above ln C.",
     harmless="Gates of LSTM and attention are functional and not judged. Tanh with gain 5/3 has about 0.1.",
+    remedy="Divide the weights in front of the activation by the rms of its input.",
     source="Slope of tanh at 2: 0.07; of sigmoid at 4: 0.018.",
 )
 UNSCALED_INPUT: Final = Rule(
@@ -162,6 +164,7 @@ UNSCALED_INPUT: Final = Rule(
     title="Input that is not scaled",
     statistic="rms of the first layer's output ÷ (rms of its weights · √fan_in), the input's rms, above `rms`.",
     harmless="A norm in front of the first layer or right behind it; tables of tokens.",
+    remedy="Standardise the data: `x = (x - mean) / std`.",
     source="He et al. 2015: the first layer's rule assumes E[x²] = 1.",
 )
 RULES: Final = (UNSCALED_INPUT, DEAD_UNITS, SATURATION)

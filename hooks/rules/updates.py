@@ -108,6 +108,7 @@ UPDATE_RATIO: Final = Rule(
     "that are under `smallest` times their expected std, or started so at most 20 steps ago. Warning from `warning`, "
     "critical from `critical` or where the last `sustained` sampled steps all reach `warning`.",
     harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights: normal; so is 0.17 for SGD.",
+    remedy="Mend what the finding blames, else lower the learning rate to the one it names.",
     source="Karpathy, CS231n: about 0.001; the measured range of healthy starts is wider.",
 )
 RULES: Final = (UPDATE_RATIO,)

@@ -183,6 +183,7 @@ ZERO_WEIGHTS: Final = Rule(
     "matrix of the same chain is zero too. Warning where the layer wakes up by itself.",
     harmless="A zero head, the zero last matrix of a residual branch (Fixup, ReZero, adaLN-zero, LoRA's B), zero "
     "positions: reported as info. Frozen tensors and parameters that are no module's weight are not judged.",
+    remedy="Draw the layer with the std that keeps its signal; the finding has the call with this layer's numbers.",
     source="Glorot and Bengio 2010, eq. 5-7: signal and gradient are products over layers.",
 )
 CONSTANT_WEIGHTS: Final = Rule(
@@ -194,6 +195,7 @@ CONSTANT_WEIGHTS: Final = Rule(
     statistic="Smallest and largest element of a weight matrix are the same number, not zero. Critical for two layers "
     "of one chain, for most of the model, for a token table; one layer alone parts by itself and is a warning.",
     harmless="Norm gains, layer scales and biases have one axis or no fans and are not judged; nor is a constant head.",
+    remedy="Draw the layers anew: any random scheme breaks the symmetry, the named std also keeps the signal.",
     source="Symmetry: units with equal weights get equal gradients.",
 )
 DUPLICATE_UNITS: Final = Rule(
@@ -208,6 +210,7 @@ DUPLICATE_UNITS: Final = Rule(
     "`fan_in` inputs. Critical as for constant weights.",
     harmless="Embedding rows (padding) and heads are not judged. Sub-pixel upsampling starts with equal groups of rows "
     "on purpose (ICNR).",
+    remedy="Draw the layers anew; where the copies are meant (tiling, ICNR), nothing.",
     source="Rows drawn independently have a cosine of standard deviation 1/√fan_in.",
 )
 RULES: Final = (ZERO_WEIGHTS, CONSTANT_WEIGHTS, DUPLICATE_UNITS)

@@ -190,6 +190,8 @@ class Tensor(Base):
     residual: Mapped[bool] = mapped_column(Boolean)
     tied_with: Mapped[str | None]
     trainable: Mapped[bool] = mapped_column(Boolean)
+    traits: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Structure of a weight at the start, as `initscope.hooks.wire.Traits`."""
 
 
 class TensorStatsRow(Base):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from initscope.hooks.vocabulary import Kind, Role
-from initscope.hooks.wire import TensorInfo
+from initscope.hooks.wire import TensorInfo, Traits
 from initscope.service.store.models import Tensor
 
 _TENSOR = Tensor.__table__.c
@@ -45,6 +45,8 @@ def _to_tensor(row: Sequence[Any]) -> TensorInfo:
     # By position: a thousand tensors are read for every chart and every new step.
     values = dict(zip(_FIELDS, row, strict=True))
     values["kind"], values["role"] = Kind(values["kind"]), Role(values["role"])
+    if values["traits"] is not None:
+        values["traits"] = Traits(**values["traits"])
     return TensorInfo(**values)
 
 

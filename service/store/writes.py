@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, and_, bindparam, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from initscope.hooks.vocabulary import RunStatus
-from initscope.hooks.wire import RunKey, Scalar, SessionKey, TensorInfo, run_uuid
+from initscope.hooks.wire import RunKey, Scalar, SessionKey, TensorInfo, Traits, run_uuid
 from initscope.service.store.models import Attempt, BatchRow, Run, ScalarRow, Session, Tensor
 
 _ATTEMPTS: Final = cast(Table, Attempt.__table__)
@@ -190,7 +190,7 @@ def load_tensors(connection: Connection, run_no: int) -> dict[int, KnownTensor]:
 
 _KEEP_IF_ABSENT: Final = (
     "fan_in", "fan_out", "depth", "block", "activation_before", "activation_after", "norm_before", "norm_after",
-    "tied_with",
+    "tied_with", "traits",
 )  # fmt: skip
 _OVERWRITE: Final = ("role", "module_type", "shape", "dtype", "residual", "trainable")
 
@@ -213,7 +213,15 @@ def _tensor_values(run_no: int, info: TensorInfo) -> dict[str, Any]:
         "block": info.block, "activation_before": info.activation_before, "activation_after": info.activation_after,
         "norm_before": info.norm_before, "norm_after": info.norm_after, "residual": info.residual,
         "tied_with": info.tied_with, "trainable": info.trainable,
+        "traits": _plain_traits(info.traits),
     }  # fmt: skip
+
+
+def _plain_traits(traits: Traits | None) -> dict[str, Any] | None:
+    # PostgreSQL's JSON has no NaN.
+    if traits is None:
+        return None
+    return {name: _finite(x) if isinstance(x, float) else x for name, x in asdict(traits).items()}
 
 
 def _finite(value: float | None) -> float | None:

@@ -57,7 +57,7 @@ def test_an_absent_schema_is_created_and_a_present_one_kept(database: Database) 
 
 def test_an_older_schema_is_refused_and_the_command_named(database: Database, monkeypatch) -> None:
     schema.ensure(database)
-    monkeypatch.setattr(schema, "_known", lambda: ["0002", "0001"])
+    monkeypatch.setattr(schema, "_known", lambda: ["9998", schema.head()])
     with pytest.raises(SchemaError, match="run `initscope migrate`"):
         schema.ensure(database)
 

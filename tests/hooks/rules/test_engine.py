@@ -20,7 +20,7 @@ def rule(rule_id: str, *explained_by: str, **options: object) -> Rule:
         return [finding(rule_id)] if limits.get("on", 1.0) else []
 
     given: dict[str, object] = {"check": check, "explained_by": explained_by, **options}
-    return Rule(id=rule_id, family="f", title="t", statistic="s", harmless="h", source="x", **given)  # type: ignore[arg-type]
+    return Rule(id=rule_id, family="f", title="t", statistic="s", harmless="h", remedy="r", source="x", **given)  # type: ignore[arg-type]
 
 
 def test_a_consequence_is_listed_under_its_cause() -> None:

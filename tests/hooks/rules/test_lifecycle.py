@@ -19,7 +19,7 @@ def rules(patience: int = 1, clear_after: int = 2) -> dict[str, Rule]:
     def check(_window: Window, _limits: Limits) -> tuple[Finding, ...]:
         return ()
 
-    texts = {"title": "t", "statistic": "s", "harmless": "h", "source": "x"}
+    texts = {"title": "t", "statistic": "s", "harmless": "h", "remedy": "r", "source": "x"}
     return {"r": Rule(id="r", family="f", check=check, patience=patience, clear_after=clear_after, **texts)}
 
 
