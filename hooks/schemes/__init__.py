@@ -1,0 +1,5 @@
+"""Recognise the initialization scheme of a tensor and of a model, from moments and structure alone. Pure."""
+
+from initscope.hooks.schemes.scheme import Family, Mistake, Recognition, Scheme, Slip
+
+__all__ = ["Family", "Mistake", "Recognition", "Scheme", "Slip"]
