@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Final
 
 import torch
@@ -95,10 +96,11 @@ def channel_axis(module: nn.Module, output: torch.Tensor, before: int | None) ->
     return 1 if output.dim() > 3 else -1
 
 
-def effective_fans(module: nn.Module, name: str, weight: torch.Tensor) -> Fans:
+def effective_fans(module: nn.Module, name: str, weight: torch.Tensor, path: str = "") -> Fans:
     """Effective fans of a parameter, (None, None) where there are none or they are not known.
 
-    Not those of torch.nn.init: grouped, transposed, fused and embedding weights differ (reference: diagnosis 2).
+    Not those of torch.nn.init: grouped, transposed, fused and embedding weights differ (reference: diagnosis 2). A
+    projection that is several in one (`path` and shape say so) has the fan_out of one of them.
     """
     if weight.dim() < 2 or name.startswith("bias"):
         return None, None
@@ -113,10 +115,30 @@ def effective_fans(module: nn.Module, name: str, weight: torch.Tensor) -> Fans:
     if isinstance(module, nn.Bilinear):
         return float(module.in1_features * module.in2_features), float(module.out_features)
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # transformers: the weight is stored transposed
-        return float(weight.shape[0]), float(weight.shape[1])
+        return float(weight.shape[0]), _part(path, weight.shape[0], weight.shape[1])
     if isinstance(module, nn.Linear):
-        return float(weight.shape[1]), float(weight.shape[0])
+        return float(weight.shape[1]), _part(path, weight.shape[1], weight.shape[0])
     return None, None
+
+
+_FUSED_ATTENTION: Final = re.compile(r"qkv|kqv|c_attn|query_key_value|att_proj")
+_FUSED_PAIR: Final = re.compile(r"(^|_)(kv|gate_up|gate_and_up|w12|w1_w2|w13|fc1_gate)(_|$)|gate_up_proj")
+
+
+def _part(path: str, inputs: int, outputs: int) -> float:
+    """Outputs of one part of a fused projection; all of them where it is none.
+
+    Queries, keys and values of attention: a third of exactly three times the width, and the width itself where keys
+    and values are shared by several heads (between one and three times). Gate and value of a gated unit, or keys and
+    values alone: half.
+    """
+    last = path.rpartition(".")[2].lower()
+    is_fused = _FUSED_ATTENTION.search(last) and inputs < outputs < 3 * inputs
+    if is_fused or (outputs == 3 * inputs and (_FUSED_ATTENTION.search(last) or last == "in_proj")):
+        return float(inputs)
+    if _FUSED_PAIR.search(last) and outputs % 2 == 0:
+        return float(outputs // 2)
+    return float(outputs)
 
 
 def _conv_fans(module: Any) -> Fans:

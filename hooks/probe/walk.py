@@ -160,7 +160,9 @@ def _weights(sites: dict[str, Site], select: Select, notes: list[str]) -> list[W
             elif (reason := _unmeasurable(name, tensor)) is not None:
                 notes.append(f"not measured, {reason}: {site.path}.{name}"[:MAX_MODULE_PATH])
             else:
-                found[id(tensor)] = Weight(site.path, name, tensor, effective_fans(site.module, name, tensor))
+                found[id(tensor)] = Weight(
+                    site.path, name, tensor, effective_fans(site.module, name, tensor, site.path)
+                )
     return list(found.values())
 
 

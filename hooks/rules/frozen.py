@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Final
 
 from initscope.hooks.layers import Layer
-from initscope.hooks.moments import Moments
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.remedy import code_path, listed
 from initscope.hooks.rules.signals import is_trained
 from initscope.hooks.rules.window import Window
+from initscope.hooks.schemes import Family
 from initscope.hooks.vocabulary import Cause, Kind, Severity
-
-_FAMILIES: Final = ((3.0, 24.0), (1.8, 1.317), (2.3655, 3.848))
-"""(kurtosis, n times the variance of its estimate) of normal, uniform and ±2σ truncated normal draws."""
 
 
 def check_frozen(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -25,7 +21,7 @@ def check_frozen(window: Window, limits: Limits) -> Iterable[Finding]:
     frozen = [x for x in hidden if not x.weight.trainable]
     if len(frozen) < limits["share"] * len(hidden) or not frozen or is_trained(window):
         return
-    if not all(_looks_drawn(window, x, limits["deviations"]) for x in frozen):
+    if not all(_looks_drawn(window, x) for x in frozen):
         return
     first = frozen[0]
     yield Finding(
@@ -48,30 +44,22 @@ def check_frozen(window: Window, limits: Limits) -> Iterable[Finding]:
     )
 
 
-def _looks_drawn(window: Window, layer: Layer, deviations: float) -> bool:
-    """Whether mean and kurtosis are those of a draw from one of the usual families, or all is zero."""
-    stats = window.stats(layer.weight)
-    return stats is not None and _is_draw(stats.moments, deviations)
-
-
-def _is_draw(m: Moments, deviations: float) -> bool:
-    n, std = m.finite_count, m.std
-    if not n or not 0.0 < std < math.inf:
-        return m.zero_count == m.count
-    centred = abs(m.mean) * math.sqrt(n) < deviations * std
-    return centred and any(abs(m.kurtosis - k) < deviations * math.sqrt(v / n) for k, v in _FAMILIES)
+def _looks_drawn(window: Window, layer: Layer) -> bool:
+    """Whether a weight is a draw from one of the usual families, or a structure such as zero that none has trained."""
+    scheme = window.recognition.by_key.get(layer.weight.key)
+    return scheme is not None and scheme.family not in (Family.TRAINED, Family.UNKNOWN)
 
 
 FROZEN_FRESH: Final = Rule(
     id="frozen-fresh",
     family="frozen",
     check=check_frozen,
-    limits={"share": 0.5, "deviations": 5.0},
+    limits={"share": 0.5},
     needs=(Kind.WEIGHT,),
     baseline_only=True,
     title="Layers frozen as they were drawn",
-    statistic="At least `share` of the hidden weight matrices are not trainable, and mean and kurtosis of each lie "
-    "within `deviations` standard errors of a normal, uniform or truncated normal draw.",
+    statistic="At least `share` of the hidden weight matrices are not trainable, and each is recognised as a draw, or "
+    "as zero, identity or orthogonal, that shows nothing of what training leaves.",
     harmless="A frozen backbone that was trained has heavier tails or norm gains that differ. Random features on "
     "purpose (reservoirs) are this finding's one false friend.",
     remedy="`requires_grad_(True)`, or load trained weights before freezing.",

@@ -12,7 +12,6 @@ from initscope.hooks.layers import Layer
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import BOUNDED, activation_name, width_tolerance
-from initscope.hooks.vocabulary import Kind, Role
 from initscope.hooks.wire import TensorInfo
 
 
@@ -55,15 +54,8 @@ def bias_share(bias: TensorStats | None, output: TensorStats | None) -> float:
 
 
 def is_trained(window: Window) -> bool:
-    """Whether the run starts from weights that were trained before: said so, resumed, or norm gains that differ."""
-    description = window.model.description
-    if description.pretrained is not None:
-        return description.pretrained
-    if description.first_step > 0:
-        return True
-    gains = [window.first(t) for t in window.model.by_kind[Kind.WEIGHT] if t.role is Role.NORM_GAIN]
-    spread = [g.moments.std > 1e-3 * abs(g.moments.mean) for g in gains if g is not None and g.moments.count > 1]
-    return bool(spread) and sum(spread) > len(spread) / 2
+    """Whether the run starts from weights that were trained before: said so, resumed, or as they look."""
+    return window.recognition.is_trained
 
 
 def saturation(window: Window, layers: Sequence[Layer]) -> float:

@@ -10,6 +10,7 @@ from typing import Final
 
 from initscope.hooks.layers import Layer, chains_of, layers_of
 from initscope.hooks.moments import TensorStats
+from initscope.hooks.schemes import Recognition, recognise
 from initscope.hooks.vocabulary import Kind
 from initscope.hooks.wire import RunDescription, TensorInfo
 
@@ -28,6 +29,9 @@ class Model:
 
     tensors: Mapping[int, TensorInfo]
     description: RunDescription = field(default_factory=RunDescription)
+    _recognised: list[tuple[StepStats, Recognition]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def by_kind(self) -> Mapping[Kind, tuple[TensorInfo, ...]]:
@@ -51,6 +55,12 @@ class Model:
     def chains(self) -> tuple[tuple[Layer, ...], ...]:
         """Runs of layers without normalization or residual sum between them, heads left out."""
         return chains_of(self.layers)
+
+    def recognition(self, baseline: StepStats) -> Recognition:
+        """What the records of the first step say of where the weights come from; worked out once for a baseline."""
+        if not self._recognised or self._recognised[0][0] is not baseline:
+            self._recognised[:] = [(baseline, recognise(self.tensors, baseline, self.description))]
+        return self._recognised[0][1]
 
     @cached_property
     def _by_identity(self) -> dict[tuple[str, str, Kind], TensorInfo]:
@@ -86,6 +96,11 @@ class Window:
     def is_baseline(self) -> bool:
         """Whether the step under judgement is the attempt's first."""
         return self.step == self.baseline_step
+
+    @property
+    def recognition(self) -> Recognition:
+        """The scheme of each weight at the baseline, and which were trained before."""
+        return self.model.recognition(self.baseline)
 
     def each(self, kind: Kind) -> Iterator[tuple[TensorInfo, TensorStats]]:
         """Tensors of a kind that have a record at the step under judgement, in forward order."""

@@ -159,8 +159,9 @@ class Evaluator:
         if state is None or work.dirty_step is not None or state.evaluated_step != work.evaluated_step:
             state = self._load(connection, work, ready)
         if state is not None and ready:
-            tensors = load_tensors(connection, work.run_no)
-            state.model = Model(tensors, evaluation.load_description(connection, work))
+            model = Model(load_tensors(connection, work.run_no), evaluation.load_description(connection, work))
+            # A model that has not changed keeps what was worked out of it.
+            state.model = state.model if model == state.model else model
         return state
 
     def _keep(self, work: Work, state: _Attempt) -> None:
