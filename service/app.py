@@ -14,6 +14,7 @@ from initscope.service import home
 from initscope.service.api import (
     batches,
     capabilities,
+    compare,
     errors,
     findings,
     health,
@@ -47,6 +48,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     tensors.router,
     stats.router,
     findings.router,
+    compare.router,
     endpoint.router,
     pages.router,
 )  # fmt: skip

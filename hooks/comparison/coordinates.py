@@ -26,6 +26,8 @@ LEAST_WIDTHS: Final = 3
 _CONFIG_NAMES: Final = ("width", "hidden_size", "d_model", "n_embd")
 _CERTAIN: Final = 2.0
 """Standard errors that a slope must lie above zero."""
+_CERTAIN_RISE: Final = 4.0
+"""Standard errors that a slope must have risen since the first step. μP nets of three widths reach 3.9."""
 _Identity = tuple[str, str]
 
 
@@ -43,12 +45,14 @@ class Slope:
     """Least squares of log2 rms against log2 width over `points` runs at a step.
 
     `error` is the standard error: of the fit, or of what finite width alone makes of these runs, whichever is larger.
+    `rise` is how much steeper the slope is than at the first step, over the same runs; None at the first.
     """
 
     step: int
     slope: float
     error: float
     points: int
+    rise: float | None
     grows: bool
 
 
@@ -131,7 +135,9 @@ def _width_of_shapes(tensors: Mapping[int, TensorInfo]) -> float | None:
 def check_coordinates(subjects: Sequence[Subject], *, threshold: float = GROWTH) -> CoordinateCheck:
     """Slopes of every activation at every step that at least three different widths have in common.
 
-    Only growth is flagged, if it is certain: outputs and attention logits may shrink with width at the start.
+    Growth is flagged if the slope exceeds the threshold for certain, or has risen by more than that since the first
+    step for certain: the draw of a run's weights, which makes most of the error, is the same at all its steps.
+    Shrinking is not flagged: outputs and attention logits may shrink with width at the start.
     """
     lucks = [luck_of(subject.tensors) for subject in subjects]
     found: dict[_Identity, list[tuple[int, TensorInfo]]] = defaultdict(list)
@@ -140,38 +146,68 @@ def check_coordinates(subjects: Sequence[Subject], *, threshold: float = GROWTH)
             if tensor.kind is Kind.ACTIVATION:
                 found[tensor.module_path, tensor.name].append((index, tensor))
     steps = sorted({step for subject in subjects for step in subject.steps})
-    coordinates = []
+    tracks = []
     for places in found.values():
         luck = {index: lucks[index].of(tensor) for index, tensor in places}
-        fits = [fit for step in steps if (fit := _fit(subjects, places, luck, step, threshold)) is not None]
-        if fits:
-            tensor = places[0][1]
-            slopes, rms = zip(*fits, strict=True)
-            coordinates.append(
-                Coordinate(tensor.module_path, tensor.name, tensor.role, tensor.depth, tuple(slopes), tuple(rms))
-            )
-    coordinates.sort(key=lambda c: (math.inf if c.depth is None else c.depth, c.module_path, c.name))
-    return CoordinateCheck(tuple(subject.width for subject in subjects), tuple(coordinates))
+        rows = [(step, row) for step in steps if (row := _row(subjects, places, luck, step)) is not None]
+        if rows:
+            tracks.append((places[0][1], rows))
+    tracks.sort(key=lambda t: (math.inf if t[0].depth is None else t[0].depth, t[0].module_path, t[0].name))
+    spread = _spread_of_rises([rows for _, rows in tracks])
+    coordinates = tuple(_coordinate(tensor, rows, len(subjects), spread, threshold) for tensor, rows in tracks)
+    return CoordinateCheck(tuple(subject.width for subject in subjects), coordinates)
 
 
-def _fit(
-    subjects: Sequence[Subject],
-    places: Sequence[tuple[int, TensorInfo]],
-    luck: Mapping[int, float],
-    step: int,
-    threshold: float,
-) -> tuple[Slope, tuple[float | None, ...]] | None:
-    rms: list[float | None] = [None] * len(subjects)
+_Row = dict[int, tuple[float, float, float]]
+"""Points of one activation at one step by subject: log2 width, log2 rms, luck."""
+
+
+def _row(
+    subjects: Sequence[Subject], places: Sequence[tuple[int, TensorInfo]], luck: Mapping[int, float], step: int
+) -> _Row | None:
+    row: _Row = {}
     for index, tensor in places:
         record = subjects[index].steps.get(step, {}).get(tensor.key)
         if record is not None and 0.0 < record.moments.rms < math.inf:
-            rms[index] = record.moments.rms
-    points = [(math.log2(subjects[i].width), math.log2(x), luck[i]) for i, x in enumerate(rms) if x is not None]
-    if len({x for x, _, _ in points}) < LEAST_WIDTHS:
+            row[index] = (math.log2(subjects[index].width), math.log2(record.moments.rms), luck[index])
+    return row if _has_widths(row) else None
+
+
+def _has_widths(row: _Row) -> bool:
+    return len({x for x, _, _ in row.values()}) >= LEAST_WIDTHS
+
+
+def _rise(first: _Row, row: _Row) -> tuple[float, float, float] | None:
+    """(slope of the change since the first step, residual variance, Σ (x − mean)²) over runs that have both."""
+    both: _Row = {i: (x, y - first[i][1], 0.0) for i, (x, y, _) in row.items() if i in first}
+    if not _has_widths(both):
         return None
+    points = list(both.values())
     slope, error = least_squares(points)
-    grows = slope > threshold and slope > _CERTAIN * error
-    return Slope(step, slope, error, len(points), grows), tuple(rms)
+    mean = math.fsum(x for x, _, _ in points) / len(points)
+    width = math.fsum((x - mean) ** 2 for x, _, _ in points)
+    return slope, error * error * width, width
+
+
+def _spread_of_rises(tracks: Sequence[Sequence[tuple[int, _Row]]]) -> float:
+    """Residual variance of the changes, pooled over all activations and steps: each has few points of its own."""
+    found = [rise[1] for rows in tracks for _, row in rows[1:] if (rise := _rise(rows[0][1], row)) is not None]
+    return math.fsum(found) / len(found) if found else 0.0
+
+
+def _coordinate(
+    tensor: TensorInfo, rows: Sequence[tuple[int, _Row]], count: int, spread: float, threshold: float
+) -> Coordinate:
+    slopes = []
+    for step, row in rows:
+        slope, error = least_squares(list(row.values()))
+        rise = None if row is rows[0][1] else _rise(rows[0][1], row)
+        grows = slope > _CERTAIN * error
+        if rise is not None:
+            grows = grows or rise[0] > max(threshold, _CERTAIN_RISE * math.sqrt(spread / rise[2]))
+        slopes.append(Slope(step, slope, error, len(row), rise[0] if rise else None, grows and slope > threshold))
+    rms = tuple(tuple(2.0 ** row[i][1] if i in row else None for i in range(count)) for _, row in rows)
+    return Coordinate(tensor.module_path, tensor.name, tensor.role, tensor.depth, tuple(slopes), rms)
 
 
 def least_squares(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:

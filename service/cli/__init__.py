@@ -30,6 +30,7 @@ VERBS: Final = (
     Verb("demo", "train eleven networks and watch the bad starts being found", "demo", ("torch", "sklearn")),
     Verb("serve", "run the collector and its pages", "service"),
     Verb("migrate", "bring a database to the schema of this version", "service"),
+    Verb("compare", "two runs side by side by depth, or several over their widths", "service"),
     Verb("token", "create, list and revoke tokens", "service"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from initscope.service.store.models import Attempt, BatchRow, Run, Session
 
 _RUN = Run.__table__.c
 _LOST_AFTER = timedelta(seconds=LOST_AFTER_SECONDS)
+_ID_PART = re.compile(r"[0-9a-f-]{4,36}")
 _STALLED_AFTER = timedelta(seconds=STALLED_AFTER_SECONDS)
 
 
@@ -143,6 +145,21 @@ def find_run(conn: Connection, run: str) -> RunHead | None:
     """The run with that id of the API."""
     row = conn.execute(select(*_HEAD).where(_RUN.id == run)).one_or_none()
     return None if row is None else RunHead(*tuple(row))
+
+
+def refer_to_runs(conn: Connection, reference: str, limit: int = 5) -> list[RunHead]:
+    """Runs that a person may mean, newest first: one of that id, else of that name, else those whose id begins so.
+
+    An id is unique; a name or the beginning of an id need not be.
+    """
+    identity = reference.lower()
+    begins = _RUN.id.startswith(identity, autoescape=True) if _ID_PART.fullmatch(identity) else None
+    for wanted in (_RUN.id == identity, _RUN.name == reference, begins):
+        if wanted is not None:
+            query = select(*_HEAD).where(wanted).order_by(_RUN.run_no.desc()).limit(limit)
+            if found := [RunHead(*tuple(row)) for row in conn.execute(query)]:
+                return found
+    return []
 
 
 def list_attempts(conn: Connection, run_no: int) -> list[AttemptHead]:

@@ -47,11 +47,11 @@ def constant_std(width: int, seed: int) -> tuple[nn.Module, torch.optim.Optimize
     return model, optimizer
 
 
-def check(make, *, steps: int = 6, widths=WIDTHS) -> CoordinateCheck:
+def check(make, *, steps: int = 6, seeds=(1, 2)) -> CoordinateCheck:
     torch.set_num_threads(1)
     subjects = []
-    for width in widths:
-        for seed in (1, 2):
+    for width in WIDTHS:
+        for seed in seeds:
             model, optimizer = make(width, seed)
             seen = list(windows(model, lambda _, tuner=optimizer: tuner, n.vectors(), F.cross_entropy, steps))
             subjects.append(Subject(width, seen[-1].model.tensors, {w.step: w.now for w in seen}))
@@ -77,6 +77,16 @@ def test_a_net_in_mu_p_stays_flat() -> None:
     assert all(abs(s.slope) < 0.25 for c in hidden for s in c.slopes)
     head = next(c for c in result.coordinates if c.module_path == "6")
     assert head.slopes[0].slope == pytest.approx(-0.5, abs=0.3)
+
+
+def test_one_run_a_width_is_enough_since_its_draw_is_the_same_at_every_step() -> None:
+    grown = check(standard, seeds=(3,))
+    head = next(c for c in grown.coordinates if c.module_path == "6")
+    assert head.grows_from in (1, 2)
+    rise = head.slopes[head.grows_from].rise
+    assert rise == pytest.approx(head.slopes[head.grows_from].slope - head.slopes[0].slope)
+    assert head.slopes[0].rise is None
+    assert [check(mu_p, seeds=(seed,)).growing for seed in (3, 4, 5)] == [()] * 3
 
 
 def test_a_std_that_ignores_width_grows_from_the_first_forward_on() -> None:

@@ -36,6 +36,8 @@ MATRIX = {
     "GET /api/v1/runs/{run}": READ,
     "PATCH /api/v1/runs/{run}": ADMIN,
     "DELETE /api/v1/runs/{run}": ADMIN,
+    "GET /api/v1/compare": READ,
+    "GET /api/v1/coordinate-check": READ,
     "GET /api/v1/runs/{run}/tensors": READ,
     "GET /api/v1/runs/{run}/stats/series": READ,
     "GET /api/v1/runs/{run}/stats/profile": READ,
