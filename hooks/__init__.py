@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from initscope.hooks.probe.monitor import Monitor, watch
+    from initscope.hooks.rules.badstart import BadStart
     from initscope.hooks.rules.finding import Finding
+    from initscope.hooks.rules.registry import register
 
-__all__ = ["Finding", "Monitor", "watch"]
+__all__ = ["BadStart", "Finding", "Monitor", "register", "watch"]
 
 _ROOMS = {
+    "BadStart": "initscope.hooks.rules.badstart",
     "Finding": "initscope.hooks.rules.finding",
     "Monitor": "initscope.hooks.probe.monitor",
+    "register": "initscope.hooks.rules.registry",
     "watch": "initscope.hooks.probe.monitor",
 }
 

@@ -141,6 +141,9 @@ MAX_STEP: Final = 10**12
 MAX_COUNT: Final = 2**62
 MAX_TENSOR_KEY: Final = 2**53 - 1
 MAX_RANKS: Final = 1_000_000
+MAX_RULES: Final = 1_000
+"""Rules that a run may name in its thresholds, and in what it switches off."""
+MAX_LIMITS_PER_RULE: Final = 64
 MAX_BODY_BYTES: Final = 4 * 2**20
 """Compressed bytes of a request body."""
 MAX_DECODED_BYTES: Final = 16 * 2**20

@@ -55,6 +55,7 @@ Words = Annotated[str, Limit(max_length=v.MAX_MODULE_PATH, pattern=_TEXT)]
 Hex = Annotated[str, Limit(pattern=r"^[0-9a-f]{32}$")]
 Count = Annotated[int, Limit(ge=0, le=v.MAX_COUNT)]
 Step = Annotated[int, Limit(ge=0, le=v.MAX_STEP)]
+Threshold = Annotated[float, Limit(allow_inf_nan=False)]
 Rank = Annotated[int, Limit(ge=0, lt=v.MAX_RANKS)]
 
 
@@ -109,6 +110,13 @@ class RunDescription:
     batch_size: Count | None = None
     pretrained: bool | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    limits: Annotated[
+        dict[Name, Annotated[dict[Name, Threshold], Limit(max_length=v.MAX_LIMITS_PER_RULE)]],
+        Limit(max_length=v.MAX_RULES),
+    ] = field(default_factory=dict)
+    """Thresholds that differ from the rules' own in this run, by rule and name."""
+    disabled_rules: Annotated[list[Name], Limit(max_length=v.MAX_RULES)] = field(default_factory=list)
+    """Rules that do not judge this run."""
     notes: list[Words] = field(default_factory=list)
     """What could not be observed, in sentences for the page."""
 

@@ -40,6 +40,10 @@ class Config:
     """The longest that `close` and the end of the interpreter wait for the collector."""
     token_file: Path | None = None
     """Where a collector of the same user on this host leaves its token; read again at every connection."""
+    rules: Path | None = None
+    """A file of thresholds for the diagnosis."""
+    on_finding: str | None = None
+    """What happens in the job when a finding opens: `print` or `raise`."""
     queue_bytes: int = 24 * 2**20
     queue_items: int = 20_000
     batch_records: int = 2_000
@@ -90,6 +94,8 @@ def resolve(
         home=home,
         flush_timeout=_seconds(environ, "INITSCOPE_FLUSH_TIMEOUT", 5.0),
         token_file=token_file,
+        rules=_path(environ, "INITSCOPE_RULES"),
+        on_finding=_word(environ, "INITSCOPE_ON_FINDING", ("print", "raise")),
     )
 
 
@@ -196,6 +202,18 @@ def _switch(environ: Mapping[str, str], variable: str) -> bool:
     if text not in _TRUE + _FALSE:
         raise ConfigError(f"{variable} must be 1 or 0, got {text[:40]!r}")
     return text in _TRUE
+
+
+def _path(environ: Mapping[str, str], variable: str) -> Path | None:
+    text = environ.get(variable, "").strip()
+    return Path(os.path.expanduser(text)) if text else None
+
+
+def _word(environ: Mapping[str, str], variable: str, words: tuple[str, ...]) -> str | None:
+    text = environ.get(variable, "").strip().lower()
+    if text and text not in words:
+        raise ConfigError(f"{variable} must be {' or '.join(words)}, got {text[:40]!r}")
+    return text or None
 
 
 def _display_name() -> str:

@@ -16,12 +16,13 @@ from initscope.hooks.client.guard import Guard
 from initscope.hooks.client.notices import warn
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.probe import text
+from initscope.hooks.probe.acting import Action, Alarm
 from initscope.hooks.rules import Episode, Finding, Model, Rule, Transition, Window, advance, close, diagnose, judged
+from initscope.hooks.rules.selection import Selection
 from initscope.hooks.rules.window import START_STEPS, WINDOW_STEPS
 from initscope.hooks.vocabulary import EpisodeState, RunStatus, Severity
 from initscope.hooks.wire import RunDescription, TensorInfo
 
-OnFinding = Callable[[Finding], object]
 Rows = Callable[[], Sequence[tuple[int, TensorStats]]]
 
 _MOST_WAITING: Final = 2_000
@@ -33,21 +34,27 @@ _CLOSE_SECONDS: Final = 5.0
 class LocalDiagnosis:
     """Judges each sampled step and tells once when a finding opens or resolves.
 
-    The methods put a message into a queue and return. `on_finding` is called with each finding that opens, on the
-    diagnosis thread. With `quiet` nothing is written. It sees the records of this process only.
+    The methods put a message into a queue and return. `action.call` is called with each finding that opens, on the
+    diagnosis thread; the first critical one sets the alarm. It sees the records of this process only: `about` is a
+    sentence that says so, written once, before anything else.
     """
 
     def __init__(
         self,
-        rules: Sequence[Rule],
+        selection: Selection,
         *,
-        on_finding: OnFinding | None = None,
-        quiet: bool = False,
+        action: Action | None = None,
+        alarm: Alarm | None = None,
+        about: str = "",
         stream: TextIO | None = None,
     ) -> None:
-        self._rules = {rule.id: rule for rule in rules}
-        self._on_finding = on_finding
-        self._stream = None if quiet else stream or sys.stderr
+        self._action = action or Action()
+        self._selection = selection
+        self._rules = {rule.id: rule for rule in selection.active}
+        self._alarm = alarm or Alarm()
+        self._about = about
+        self._has_told_about = False
+        self._stream = (stream or sys.stderr) if self._action.tells else None
         self._inbox: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._guard = Guard(limit=None)
@@ -96,7 +103,8 @@ class LocalDiagnosis:
     def report(self) -> str:
         """The verdict and every finding, in text."""
         findings = self.open_findings()
-        return text.report(findings, self._last_step, self._dropped)
+        report = text.report(findings, self._last_step, self._dropped)
+        return f"{self._about}\n{report}" if self._about else report
 
     # -- on the diagnosis thread ---------------------------------------------------------------------------------------
 
@@ -125,11 +133,22 @@ class LocalDiagnosis:
             if self._baseline is None or step not in steps:
                 continue
             window = Window(self._model, steps, self._baseline[1], self._baseline[0], self._scalars)
-            rules = list(self._rules.values())
-            found = diagnose(window, rules)
-            self._episodes, changes = advance(self._episodes, found, step, self._rules, judged(window, rules))
+            failed: set[str] = set()
+            found = diagnose(window, self._selection.active, self._selection.limits, self._failed(failed))
+            could = judged(window, self._selection.active) - failed
+            self._episodes, changes = advance(self._episodes, found, step, self._rules, could)
             self._last_step = max(self._last_step, step)
             self._tell(changes)
+
+    def _failed(self, failed: set[str]) -> Callable[[Rule, Exception], None]:
+        """Notes a rule that raised at this step: the others judge, and its silence is no all-clear."""
+
+        def note(rule: Rule, error: Exception) -> None:
+            failed.add(rule.id)
+            if not self._guard.swallows(error, f"rule {rule.id}"):
+                raise error
+
+        return note
 
     def _end(self, status: RunStatus) -> None:
         self._judge(sys.maxsize)
@@ -143,18 +162,25 @@ class LocalDiagnosis:
             if episode is None or episode.parent is not None:
                 continue
             if change.to_state is EpisodeState.OPEN:
-                if change.from_state is not EpisodeState.OPEN and self._on_finding is not None:
+                # First of all: what is written or called may fail.
+                if episode.severity is Severity.CRITICAL:
+                    self._alarm.set(replace(episode.finding, severity=episode.severity))
+                if change.from_state is not EpisodeState.OPEN and self._action.call is not None:
                     with self._guard.shield("on_finding callback"):
-                        self._on_finding(episode.finding)
+                        self._action.call(episode.finding)
                 if episode.severity is not Severity.INFO:
                     self._write(text.opened(episode.finding))
             elif change.to_state is EpisodeState.RESOLVED and episode.severity is not Severity.INFO:
                 self._write(text.resolved(episode.finding, change.step))
 
     def _write(self, words: str) -> None:
-        if self._stream is not None and words:
-            self._stream.write(words + "\n")
-            self._stream.flush()
+        if self._stream is None or not words:
+            return
+        if self._about and not self._has_told_about:
+            self._has_told_about = True
+            words = f"{self._about}\n{words}"
+        self._stream.write(words + "\n")
+        self._stream.flush()
 
     # -- the queue -----------------------------------------------------------------------------------------------------
 

@@ -7,25 +7,30 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
 import torch
 from torch import nn
 
+from initscope.hooks import rule_file
 from initscope.hooks.client import Client, Config, Guard, identify, resolve
 from initscope.hooks.client.notices import printable, warn
 from initscope.hooks.probe import choices
+from initscope.hooks.probe.acting import Action, Alarm, OnFinding
 from initscope.hooks.probe.describe import Registry
-from initscope.hooks.probe.local import LocalDiagnosis, OnFinding
+from initscope.hooks.probe.local import LocalDiagnosis
 from initscope.hooks.probe.loss import loss_of
 from initscope.hooks.probe.recording import Recording
 from initscope.hooks.probe.schedule import Given
 from initscope.hooks.probe.story import Sink, Story
 from initscope.hooks.probe.walk import unwrapped, walk
-from initscope.hooks.rules import RULES, Finding, Rule
+from initscope.hooks.rules import Finding
+from initscope.hooks.rules.badstart import BadStart
+from initscope.hooks.rules.selection import Selection
 from initscope.hooks.vocabulary import MAX_NAME, RunStatus
-from initscope.hooks.wire import RunKey, run_uuid
+from initscope.hooks.wire import RunDescription, RunKey, SessionKey, run_uuid
 
 
 class Monitor:
@@ -40,17 +45,20 @@ class Monitor:
         local: LocalDiagnosis | None = None,
         url: str | None = None,
         model: nn.Module | None = None,
+        alarm: Alarm | None = None,
         flush_timeout: float = 0.0,
     ) -> None:
         self.run_id = run.run_id if run else ""
         self.url = url
         """The collector's address, None without one."""
-        self.page = f"{url.rstrip('/')}/runs/{run_uuid(run.project, run.run_id)}" if url and run else None
+        self.page = _page(url, run) if url and run else None
         """The run's page, None without a collector."""
         self._recording = recording
         self._story = story
         self._local = local
         self._model = model
+        self._alarm = alarm or Alarm()
+        self._alarm.on_ring = self._fail
         self._flush_timeout = flush_timeout
         self._error_before = _last_error()
         self._pid = os.getpid()
@@ -103,9 +111,13 @@ class Monitor:
         """Takes every hook away and delivers what is left, for at most the flush timeout. Can be called twice."""
         self._close(RunStatus(status), self._flush_timeout)
 
+    def _fail(self) -> None:
+        self.close(RunStatus.FAILED)
+
     def _close(self, status: RunStatus, timeout: float) -> None:
         if self._recording is None or self._story is None or self.is_closed or self._pid != os.getpid():
             return
+        self._alarm.disarm()
         self._recording.close()
         _live.pop(id(self._model), None)
         self._model = None
@@ -139,7 +151,7 @@ def watch(
     include: choices.Patterns = None,
     exclude: choices.Patterns = None,
     step: int | None = None,
-    rules: Sequence[Rule] | None = None,
+    rules: rule_file.Given = None,
     on_finding: OnFinding | None = None,
 ) -> Monitor:
     """Watches the start of a training: `watch(model)` is enough.
@@ -157,8 +169,12 @@ def watch(
     - `schedule`: every how many steps, a collection of steps, or a function of the step. Default: each step to 20,
       every 10th to 200, every 100th to 10,000, then every 1,000th.
     - `include`, `exclude`: patterns of module paths (`blocks.*`) that are watched, default all, and that are not.
-    - `rules`: of the diagnosis in this process; default all. `on_finding`: called on another thread with each finding
-      that opens; diagnoses here also with a url.
+    - `rules`: thresholds by rule and name, `{"forward-drift": {"warning": 4.0}, "initial-loss": False}`; or the path of
+      a file of them (INITSCOPE_RULES); or the only rules that judge, for a diagnosis in this process.
+    - `on_finding`: `"print"`, `"raise"` or a function (INITSCOPE_ON_FINDING for the first two), which makes the
+      diagnosis here also with a url. A function is called on another thread with each finding that opens. `"raise"`
+      raises `BadStart` once a critical finding has opened, at the next training forward or optimizer step: the
+      diagnosis runs beside the training, so that is one or two steps after the step that showed it.
     """
     _refuse(model)
     settings = resolve(url=url, token=token, project=project, run=run, run_id=run_id)
@@ -166,25 +182,30 @@ def watch(
     if settings.disabled or known is not None:
         return known or Monitor()
     choice = choices.Choice.of(optimizer, config, tags, schedule, choices.selection(include, exclude), step)
-    if settings.active and rules is not None and on_finding is None:
-        raise ValueError("rules: with a url the collector diagnoses, by its own rules; leave out url or rules")
-    if on_finding is not None and not callable(on_finding):
-        raise TypeError(f"on_finding: a function of a finding, got {type(on_finding).__name__}")
-    local = None
-    if not settings.active or on_finding is not None:
-        local = LocalDiagnosis(RULES if rules is None else rules, on_finding=on_finding, quiet=settings.active)
-    return _start(model, settings, choice, local)
+    action = Action.of(settings.on_finding if on_finding is None else on_finding, with_url=settings.active)
+    if action is None and rule_file.has_rules(rules):
+        raise ValueError(
+            "rules: with a url the collector diagnoses, by its own rules: name the module that registers yours in the "
+            "`plugins` of its rules file (initscope serve --rules FILE); or set on_finding, to judge by them here too"
+        )
+    return _start(model, settings, choice, rule_file.chosen(rules, settings.rules), action)
 
 
-def _start(model: nn.Module, settings: Config, choice: choices.Choice, local: LocalDiagnosis | None) -> Monitor:
+def _start(
+    model: nn.Module, settings: Config, choice: choices.Choice, selection: Selection, action: Action | None
+) -> Monitor:
     key, session = identify(settings)
-    guard = Guard(passes=choices.device_errors())
+    guard = Guard(passes=(*choices.device_errors(), BadStart))
     root = unwrapped(model)
     tree = walk(model, choice.select)
+    alarm = Alarm(armed=action is not None and action.raises)
+    local = None
+    if action is not None:
+        local = LocalDiagnosis(selection, action=action, alarm=alarm, about=_scope(settings, key, session))
     client = Client(settings, key, session, guard=guard) if settings.active else None
     sinks: list[Sink] = [sink for sink in (client, local) if sink is not None]
     registry = Registry(tree)
-    story = Story(sinks, registry, guard, choice.describe(root, tree))
+    story = Story(sinks, registry, guard, _describe(choice.describe(root, tree), selection))
     recording = Recording(
         model,
         tree,
@@ -196,15 +217,41 @@ def _start(model: nn.Module, settings: Config, choice: choices.Choice, local: Lo
         with_parameters=session.rank == 0,
         is_compiled=choices.is_compiled(model),
         tell=story,
+        alarm=alarm,
     )
     story.describe()
     monitor = _live[id(root)] = Monitor(
-        recording, story, run=key, local=local, url=settings.url, model=root, flush_timeout=settings.flush_timeout
+        recording,
+        story,
+        run=key,
+        local=local,
+        url=settings.url,
+        model=root,
+        alarm=alarm,
+        flush_timeout=settings.flush_timeout,
     )
     if client is not None and session.rank == 0:
         with guard.shield("announcement"):
             _announce(key.name, monitor.page)
     return monitor
+
+
+def _describe(description: RunDescription, selection: Selection) -> RunDescription:
+    """With the thresholds of this run, by which a collector judges it."""
+    limits = {rule_id: dict(limits) for rule_id, limits in selection.limits.items()}
+    return replace(description, limits=limits, disabled_rules=sorted(selection.disabled))
+
+
+def _scope(settings: Config, key: RunKey, session: SessionKey) -> str:
+    """What a diagnosis in this process cannot see; nothing where it sees everything."""
+    if settings.url is None and session.world_size == 1:
+        return ""
+    sentence = f"initscope: judged in this process, by what rank {session.rank} of {session.world_size} shows alone"
+    return f"{sentence}; the collector judges the whole run: {_page(settings.url, key)}" if settings.url else sentence
+
+
+def _page(url: str, run: RunKey) -> str:
+    return f"{url.rstrip('/')}/runs/{run_uuid(run.project, run.run_id)}"
 
 
 def _announce(name: str, page: str | None) -> None:

@@ -54,8 +54,12 @@ def _before(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         fired.clear()
     fired.append("pre")
     if len(fired) == 1:
-        for listener in list(_listeners):
-            listener.before_step(optimizer)
+        try:
+            for listener in list(_listeners):
+                listener.before_step(optimizer)
+        except BaseException:  # a training that is stopped here never makes this step: no post hook ends it
+            _running.pop(id(optimizer), None)
+            raise
 
 
 def _after(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:

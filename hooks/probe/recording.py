@@ -15,6 +15,7 @@ from torch import nn
 
 from initscope.hooks.client.guard import Guard
 from initscope.hooks.probe import channels, choices, optimizers
+from initscope.hooks.probe.acting import Alarm
 from initscope.hooks.probe.capture import Capture, inside_backward, inside_transform
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.graph import structure_of
@@ -51,6 +52,7 @@ class Recording:
         with_parameters: bool,
         is_compiled: bool,
         tell: Reporter,
+        alarm: Alarm,
     ) -> None:
         self.step = step
         self.forward_step = step
@@ -62,6 +64,7 @@ class Recording:
         self._guard = guard
         self._is_due = is_due
         self._tell = tell
+        self._alarm = alarm
         self._weights = list(enumerate(tree.weights)) if with_parameters else []
         self._positions = {id(w.tensor): i for i, w in enumerate(tree.weights)}
         self._parameters = {id(p): p for p in model.parameters()}
@@ -99,6 +102,8 @@ class Recording:
             with self._guard.shield("forward"):
                 self._abandon()
             return
+        if self._alarm.due:
+            self._alarm.ring()
         with self._guard.shield("forward"):
             self._abandon()
             self._begin_forward(args, kwargs)
@@ -187,6 +192,8 @@ class Recording:
         """Pre-hook of any optimizer."""
         if self.is_closed or self._guard.off or not self._moved_by(optimizer):
             return
+        if self._alarm.due:
+            self._alarm.ring()
         with self._guard.shield("optimizer pre-hook"):
             self._abandon()
             if id(optimizer) in self._stepped:
@@ -220,6 +227,8 @@ class Recording:
         """The end of a step in a loop without a torch optimizer; nothing if an optimizer already counts the steps."""
         if self.is_closed or self._guard.off or self._known_optimizers:
             return
+        if self._alarm.due:
+            self._alarm.ring()
         with self._guard.shield("step"):
             self._manual = True
             self._idle_forwards = 0

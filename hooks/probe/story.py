@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -122,11 +123,13 @@ class Story(Reporter):
             sink.reached(step)
 
     def close(self, status: RunStatus, timeout: float | None = None) -> None:
-        """The run ended; every sink may take `timeout` seconds (default: its own) to deliver what is left."""
+        """The run ended; the sinks share `timeout` seconds (default: each its own) to deliver what is left."""
+        until = None if timeout is None else time.monotonic() + timeout
         self.describe()
         for sink in self._sinks:
+            left = None if until is None else max(0.0, until - time.monotonic())
             with self.guard.shield("close"):
-                sink.close(status, timeout)
+                sink.close(status, left)
 
     def _change(self, **changes: Any) -> None:
         changed = replace(self._description, **changes)

@@ -16,6 +16,7 @@ from initscope.hooks.rules.engine import Limits, Rule, diagnose, fold, judged
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.lifecycle import Episode, Transition, advance, close, reopen
 from initscope.hooks.rules.window import Model, Window
+from initscope.hooks.vocabulary import Cause, Kind, Severity
 
 RULES: tuple[Rule, ...] = (
     *weights.RULES,
@@ -33,11 +34,14 @@ RULES: tuple[Rule, ...] = (
 
 __all__ = [
     "RULES",
+    "Cause",
     "Episode",
     "Finding",
+    "Kind",
     "Limits",
     "Model",
     "Rule",
+    "Severity",
     "Transition",
     "Window",
     "advance",

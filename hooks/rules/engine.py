@@ -47,17 +47,44 @@ class Rule:
         return all(any(t.key in now for t in window.model.by_kind[kind]) for kind in self.needs)
 
 
-def diagnose(window: Window, rules: Sequence[Rule], limits: Mapping[str, Limits] | None = None) -> list[Finding]:
+OnError = Callable[[Rule, Exception], object]
+
+
+def diagnose(
+    window: Window,
+    rules: Sequence[Rule],
+    limits: Mapping[str, Limits] | None = None,
+    on_error: OnError | None = None,
+) -> list[Finding]:
     """What the rules say of the step under judgement, consequences folded under their causes.
 
     `limits[rule_id]` overrides thresholds of a rule by name. Roots come first by severity, then in forward order.
+    An error of a rule is raised, or handed to `on_error`: one bad rule then silences no other.
     """
     given = limits or {}
     found: list[Finding] = []
     for rule in rules:
-        if rule.judges(window):
-            found += rule.check(window, {**rule.limits, **given.get(rule.id, {})})
+        if not rule.judges(window):
+            continue
+        try:
+            found += _checked(rule, rule.check(window, {**rule.limits, **given.get(rule.id, {})}))
+        except Exception as error:  # a user's rule can raise anything
+            if on_error is not None:
+                on_error(rule, error)
+                continue
+            raise
     return fold(found, {rule.id: rule for rule in rules}, window)
+
+
+def _checked(rule: Rule, found: Iterable[Finding]) -> list[Finding]:
+    """A rule's findings, all of them. Their episodes are looked up by rule, so each must name its own."""
+    findings = list(found)
+    for finding in findings:
+        if not isinstance(finding, Finding):
+            raise TypeError(f"{rule.id}: a check gives Findings, got {type(finding).__name__}")
+        if finding.rule != rule.id:
+            raise ValueError(f"{rule.id}: its finding names the rule {finding.rule!r}")
+    return findings
 
 
 def judged(window: Window, rules: Iterable[Rule]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from tests.support.collector_stub import CollectorStub, Mode, closed_port
 STEPS = 50
 
 
-def train(name: str, url: str | None, token: str | None = None, *, watched: bool = True):
+def train(name: str, url: str | None, token: str | None = None, *, watched: bool = True, **options):
     """The state after 50 steps: parameters, buffers, optimizer state, the generator's state."""
     torch.set_num_threads(1)
     torch.manual_seed(11)
@@ -23,7 +23,7 @@ def train(name: str, url: str | None, token: str | None = None, *, watched: bool
     }[name]
     model = model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    monitor = watch(model, url=url, token=token) if watched else None
+    monitor = watch(model, url=url, token=token, **options) if watched else None
     for step in range(STEPS):
         inputs, labels = batch(step)
         optimizer.zero_grad()
@@ -78,3 +78,7 @@ def test_with_a_collector_that_misbehaves(bare, mode):
 
 def test_without_a_collector_with_the_diagnosis_in_the_process(bare):
     check_equal(train("gpt", None), bare["gpt"])
+
+
+def test_with_a_training_that_a_critical_finding_would_stop(bare):
+    check_equal(train("cnn", None, on_finding="raise"), bare["cnn"])

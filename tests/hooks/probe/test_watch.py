@@ -22,6 +22,7 @@ from initscope.hooks.probe.hooking import Callback
 from initscope.hooks.probe.local import LocalDiagnosis
 from initscope.hooks.probe.schedule import Schedule, schedule_from
 from initscope.hooks.rules import RULES
+from initscope.hooks.rules.selection import select
 from initscope.hooks.vocabulary import Kind, RunStatus, Severity
 from tests.support import models
 from tests.support.collector_stub import CollectorStub, Mode
@@ -314,7 +315,7 @@ def test_the_diagnosis_tells_when_a_finding_is_gone() -> None:
     words = io.StringIO()
     model = deep(1.0)
     monitor, r = watched(model)
-    local = LocalDiagnosis(RULES, stream=words)
+    local = LocalDiagnosis(select(), stream=words)
     assert monitor._story is not None
     monitor._story._sinks.append(local)
     optimizer = sgd(model, 0.0)
