@@ -221,8 +221,13 @@ class _Reader:
             return _main_weight(self._nodes[table].weights)
         if any(self._nodes[i].op == INPUT for i in _upwards(start, self._nodes)):
             return None
-        # A slice of a parameter: `self.positions[:, :length]`.
-        return next((w for i in _upwards(start, self._nodes) for w in self._nodes[i].weights), None)
+        # A slice of a parameter: `self.positions[:, :length]`. A layer's own weight is none, however deep it lies.
+        for i in _upwards(start, self._nodes):
+            if is_weighted_function(self._nodes[i].op):
+                return None
+            if self._nodes[i].weights:
+                return self._nodes[i].weights[0]
+        return None
 
     def _indexed_by_input(self, start: int) -> bool:
         table = self._table(start)

@@ -1,13 +1,19 @@
 """Rules: pure functions from a window of statistics and the model's description to findings."""
 
 from initscope.hooks.rules import (
+    architecture,
     attention,
     collapse,
+    copies,
     frozen,
+    gains,
     loss,
     numerics,
+    offsets,
     propagation,
+    residual,
     scale,
+    symmetry,
     units,
     updates,
     weights,
@@ -20,7 +26,13 @@ from initscope.hooks.vocabulary import Cause, Kind, Severity
 
 RULES: tuple[Rule, ...] = (
     *weights.RULES,
+    *symmetry.RULES,
     *numerics.RULES,
+    *copies.RULES,
+    *gains.RULES,
+    *offsets.RULES,
+    *residual.RULES,
+    *architecture.RULES,
     *frozen.RULES,
     *loss.RULES,
     *attention.RULES,

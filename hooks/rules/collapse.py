@@ -204,7 +204,16 @@ SIGNAL_COLLAPSE: Final = Rule(
     limits={"fraction": 0.03, "uncentred": 0.1, "critical": 0.008, "critical_adaptive": 1e-5, "batch": 8},
     patience=2,
     needs=(Kind.ACTIVATION,),
-    explained_by=("zero-weights", "constant-weights", "nonfinite", "embedding-scale", "dead-units"),
+    explained_by=(
+        "zero-weights",
+        "constant-weights",
+        "nonfinite",
+        "embedding-scale",
+        "dead-units",
+        "norm-gain",
+        "mean-shift",
+        "bias-init",
+    ),
     title="The output no longer depends on the input",
     statistic="signal_fraction (variance across samples ÷ mean square) under `fraction` times the largest of the "
     "layers before, from some layer to the last hidden one, in batches of at least `batch` (times `uncentred` with "

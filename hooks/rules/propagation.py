@@ -183,7 +183,15 @@ FORWARD_DRIFT: Final = Rule(
     check=check_forward,
     limits={"warning": 3.0, "critical": 6.0, "critical_adaptive": 10.0, "early": 20},
     needs=(Kind.ACTIVATION,),
-    explained_by=("zero-weights", "constant-weights", "uninitialized-weights", "embedding-scale", "weight-scale"),
+    explained_by=(
+        "zero-weights",
+        "constant-weights",
+        "uninitialized-weights",
+        "norm-gain",
+        "mean-shift",
+        "embedding-scale",
+        "weight-scale",
+    ),
     title="The signal grows or fades with depth",
     statistic="Octaves (log2 rms) between the first and the last output of a run of layers without normalization or "
     "residual sum. Warning from `warning`. Critical where forward and backward drift both reach `critical` without "
@@ -203,6 +211,9 @@ BACKWARD_DRIFT: Final = Rule(
     explained_by=(
         "zero-weights",
         "constant-weights",
+        "norm-gain",
+        "bias-init",
+        "mean-shift",
         "forward-drift",
         "signal-collapse",
         "dead-units",

@@ -47,6 +47,15 @@ def signal_fraction(stats: TensorStats | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def matrices(window: Window) -> list[Layer]:
+    """Layers whose trainable matrix is the `weight` of a module with fans: gates, layer scales and tokens are none."""
+    return [
+        x
+        for x in window.model.layers
+        if "weight" in x.weight.name and x.fan_in is not None and x.weight.trainable and math.prod(x.weight.shape) > 1
+    ]
+
+
 def bias_share(bias: TensorStats | None, output: TensorStats | None) -> float:
     """Share of an output's mean square that a bias of rms above 1 makes."""
     made, whole = rms(bias), rms(output)

@@ -129,7 +129,7 @@ DEAD_UNITS: Final = Rule(
     limits={"warning": 0.8, "critical": 0.995, "rise": 0.5, "restless": 0.02},
     patience=2,
     needs=(Kind.ACTIVATION,),
-    explained_by=("zero-weights", "constant-weights", "update-ratio"),
+    explained_by=("zero-weights", "constant-weights", "norm-gain", "bias-init", "mean-shift", "update-ratio"),
     title="Dead rectifiers",
     statistic="dead_fraction: units in front of a ReLU that were never above zero. Warning from `warning`, critical "
     "from `critical` outside residual branches, or where it rose by `rise` since the start and the median update ratio "

@@ -10,22 +10,13 @@ from initscope.hooks.layers import Layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.remedy import listed, number, redraw_all
-from initscope.hooks.rules.signals import is_zero
+from initscope.hooks.rules.signals import is_zero, matrices
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import RECTIFIERS, activation_name
 from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
 
 _SMALL: Final = 16
 """Elements below which a matrix says nothing."""
-
-
-def _matrices(window: Window) -> list[Layer]:
-    # Parameters that are constant by design (gates, layer scales, tokens) are no `weight` of a module with fans.
-    return [
-        x
-        for x in window.model.layers
-        if "weight" in x.weight.name and x.fan_in is not None and x.weight.trainable and math.prod(x.weight.shape) > 1
-    ]
 
 
 def _is_meant(layer: Layer) -> bool:
@@ -35,9 +26,9 @@ def _is_meant(layer: Layer) -> bool:
 
 def check_zero(window: Window, _limits: Limits) -> Iterable[Finding]:
     """All-zero matrices; one finding for those that block learning, one for those that are meant."""
-    matrices = [x for x in _matrices(window) if window.stats(x.weight) is not None]
-    zero = [x for x in matrices if is_zero(window.stats(x.weight))]
-    if len(zero) == len(matrices):
+    known = [x for x in matrices(window) if window.stats(x.weight) is not None]
+    zero = [x for x in known if is_zero(window.stats(x.weight))]
+    if len(zero) == len(known):
         meant: list[Layer] = []
     else:
         meant = [x for x in zero if _is_meant(x)]
@@ -64,7 +55,7 @@ def check_zero(window: Window, _limits: Limits) -> Iterable[Finding]:
 def _blocks(window: Window, layer: Layer, zero: Sequence[Layer]) -> bool:
     """Whether the zeros stay: no gradient passes, here or through another zero matrix of the same chain."""
     chain = next((c for c in window.model.chains if layer in c), (layer,))
-    if sum(x in zero for x in chain) > 1 or all(x in zero for x in _matrices(window)):
+    if sum(x in zero for x in chain) > 1 or all(x in zero for x in matrices(window)):
         return True
     if activation_name(layer.activation_after) not in RECTIFIERS:
         return False
@@ -92,7 +83,7 @@ def _zero_finding(window: Window, wrong: Sequence[Layer], first: Layer, blocks: 
 
 def check_constant(window: Window, _limits: Limits) -> Iterable[Finding]:
     """Matrices whose elements are all one number, not zero: every unit of the layer computes the same."""
-    constant = [x for x in _matrices(window) if not x.is_head and _is_constant(window, x)]
+    constant = [x for x in matrices(window) if not x.is_head and _is_constant(window, x)]
     if not constant:
         return
     first = constant[0]
@@ -125,7 +116,7 @@ def _symmetry(window: Window, layers: Sequence[Layer]) -> Severity:
     model, or a table whose tokens all look the same, do not.
     """
     together = max((sum(x in layers for x in chain) for chain in window.model.chains), default=0)
-    most = 2 * len(layers) > len(_matrices(window))
+    most = 2 * len(layers) > len(matrices(window))
     table = any(x.is_table and x.weight.role is not Role.POSITION for x in layers)
     return Severity.CRITICAL if together > 1 or most or table else Severity.WARNING
 
@@ -139,7 +130,7 @@ def _is_constant(window: Window, layer: Layer) -> bool:
 
 def check_duplicate(window: Window, limits: Limits) -> Iterable[Finding]:
     """Layers with units of the same (or the negated) weights."""
-    found = [(x, _similarity(window, x)) for x in _matrices(window) if not (x.is_head or x.is_table)]
+    found = [(x, _similarity(window, x)) for x in matrices(window) if not (x.is_head or x.is_table)]
     same = [(x, value) for x, value in found if value >= limits["similarity"] and (x.fan_in or 0) >= limits["fan_in"]]
     if not same:
         return

@@ -8,6 +8,7 @@ from torch import nn
 
 from initscope.hooks.vocabulary import Kind, Role
 from tests.support import models
+from tests.support.decoder import Decoder
 from tests.support.recorded import Recorded, train, watched
 
 
@@ -201,3 +202,11 @@ def test_the_description_knows_optimizer_batch_loss_and_classes() -> None:
     assert (d.optimizers[0].name, d.optimizers[0].lr, d.optimizers[0].beta2) == ("AdamW", 1e-3, 0.999)
     assert d.parameter_count == sum(p.numel() for p in model.parameters())
     assert "torch" in d.versions
+
+
+def test_in_a_deep_decoder_every_branch_is_known_as_one() -> None:
+    r = seen(Decoder(8), models.tokens())
+    weights = [t for t in r.infos.values() if t.kind is Kind.WEIGHT]
+    branches = [t for t in weights if t.module_path.endswith((".o", ".w2"))]
+    assert (len(branches), {t.role for t in branches}) == (16, {Role.RESIDUAL_OUTPUT})
+    assert [t.module_path for t in weights if t.role is Role.POSITION] == ["places"]

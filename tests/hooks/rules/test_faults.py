@@ -192,13 +192,15 @@ def test_saturated_tanh_layers_are_critical() -> None:
 
 
 def test_a_layer_of_dead_units_is_critical_and_its_bias_is_named() -> None:
-    found = worst(n.mlp(6), start=broken(lambda m: nn.init.constant_(m[4].bias, -20.0), n.he), steps=3)
+    seen = n.watched(n.mlp(6), start=broken(lambda m: nn.init.constant_(m[4].bias, -20.0), n.he), steps=3)
+    found = n.opened(seen)[0]
     assert (found.severity, found.finding.cause, found.finding.module_path) == (
         Severity.CRITICAL,
-        Cause.DEAD_RELU,
+        Cause.BAD_BIAS,
         "4",
     )
     assert "-20" in found.finding.diagnosis
+    assert "dead-units" in {f.rule for f in n.everything(seen[-1])}
 
 
 def test_biases_that_outweigh_the_weights_are_named() -> None:
