@@ -33,7 +33,7 @@ class Candidate:
 
 
 _SUFFIX: Final = {Family.NORMAL: "normal", Family.UNIFORM: "uniform", Family.TRUNCATED_NORMAL: "truncated_normal"}
-_FIXED: Final = (0.001, 0.005, 0.006, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+FIXED: Final = (0.001, 0.005, 0.006, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 _USUAL: Final = frozenset({0.01, 0.02, 0.1, 1.0})
 _BOUNDS: Final = (0.001, 0.01, 0.02, 0.05, 0.08, 0.1, 0.2, 0.5, 1.0)
 """Half-widths of uniform draws in use."""
@@ -125,7 +125,7 @@ def _of_torch(info: TensorInfo, family: Family) -> Iterator[Candidate]:
 
 def _fixed_normal(family: Family, fixed: float | None) -> Iterator[Candidate]:
     name = f"fixed_{_SUFFIX[family]}"
-    for std in _FIXED:
+    for std in FIXED:
         yield Candidate(name, f"{std:g}, whatever the fans", std, 0.5 if std in _USUAL else 0.15)
     if fixed is not None:
         yield Candidate(name, f"{fixed:.3g}, whatever the fans", fixed, 0.5)

@@ -102,13 +102,18 @@ class Slip(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """A known formula that explains a weight's std only with a slip in it, and no known one without.
+    """A known formula that explains a weight's std only with a slip in it, where none without one does.
 
-    `formula` is the right one for people, `expected_std` what it gives; `std` was measured.
+    `name` and `formula` are the right one's, `expected_std` what it gives; `wrong` says for people what was used, and
+    `std` was measured. `agreeing` counts the model's weights that the same slip in the same formula explains, and
+    `distinct` the different stds among what it gives for them: one alone may be chance.
     """
 
     slip: Slip
     name: str
     formula: str
+    wrong: str
     std: float
     expected_std: float
+    agreeing: int = 1
+    distinct: int = 1
