@@ -10,6 +10,8 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
+from initscope.hooks import rule_file
+from initscope.hooks.rules.selection import Selection, select
 from initscope.service import home
 from initscope.service.api import (
     batches,
@@ -20,6 +22,7 @@ from initscope.service.api import (
     health,
     heartbeats,
     login,
+    rules,
     runs,
     stats,
     tensors,
@@ -49,16 +52,18 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     stats.router,
     findings.router,
     compare.router,
+    rules.router,
     endpoint.router,
     pages.router,
 )  # fmt: skip
 """Every room's routes; a new router is one line here."""
 
 
-def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
+def create_app(settings: Settings, database: Database | None = None, selection: Selection | None = None) -> FastAPI:
     """The application; its lifespan starts and stops the worker.
 
     The schema is expected at head (`store.schema.ensure`). A database that is handed over stays its owner's to close.
+    `selection` are the rules that judge, by default those of `load_rules`.
     """
     app = FastAPI(
         title="initscope",
@@ -72,6 +77,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.owns_database = database is None
     app.state.database = database or Database(settings.url)
+    app.state.selection = selection or load_rules(settings)
     app.state.tally = Tally()
     app.state.admission = Admission()
     app.state.ingest = Ingest(app.state.database, app.state.tally)
@@ -87,7 +93,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    worker = Worker(app.state.database, app.state.metrics.evaluation_seconds)
+    worker = Worker(app.state.database, app.state.metrics.evaluation_seconds, app.state.selection)
     worker.start()
     try:
         yield
@@ -95,6 +101,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await to_thread(worker.stop)
         if app.state.owns_database:
             app.state.database.close()
+
+
+def load_rules(settings: Settings) -> Selection:
+    """The rules that judge every run, as the settings' file has them; `RuleError` names what is wrong with it."""
+    return select() if settings.rules is None else rule_file.load(settings.rules)
 
 
 def installed_version() -> str:

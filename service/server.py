@@ -12,9 +12,11 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import OperationalError
 
+from initscope.hooks.rules.registry import RuleError
+from initscope.hooks.rules.selection import Selection
 from initscope.service import home
 from initscope.service.api.auth import Logins
-from initscope.service.app import create_app
+from initscope.service.app import create_app, load_rules
 from initscope.service.complaint import Complaint
 from initscope.service.settings import Settings
 from initscope.service.store import schema, tokens
@@ -31,7 +33,8 @@ class CannotStart(Complaint):
 class RunningServer:
     """Context manager: inside it, the collector of `settings` answers at `url`.
 
-    Raises a `Complaint` for an occupied port, a database in use, a schema of another version, an open address.
+    Raises a `Complaint` for an occupied port, a database in use, a schema of another version, an open address, a file
+    of rules that cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -67,11 +70,12 @@ class RunningServer:
         return f"{self.url}/login?code={logins.make_code(tokens.token_id(self.token))}"
 
     def _start(self) -> None:
+        selection = _load_rules(self._settings)
         database = _open_database(self._settings, self._cleanup)
         listener = _bind(self._settings)
         self._cleanup.callback(listener.close)
         self.token = home.first_token(self._settings, database)
-        self._app = create_app(self._settings, database)
+        self._app = create_app(self._settings, database, selection)
         self.url = _url(self._settings, listener)
         config = uvicorn.Config(
             self._app,
@@ -126,6 +130,13 @@ def _check_address(settings: Settings) -> None:
             f"{settings.host} can be reached by other machines, and tokens would travel in clear text: "
             "put a TLS proxy in front and add --behind-proxy, or accept that with --insecure"
         )
+
+
+def _load_rules(settings: Settings) -> Selection:
+    try:
+        return load_rules(settings)
+    except RuleError as error:
+        raise CannotStart(f"--rules: {' '.join(str(error).split())}") from None
 
 
 def _open_database(settings: Settings, cleanup: ExitStack) -> Database:

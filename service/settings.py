@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host names that requests may name besides loopback and the bound one; by comma."
     )
+    rules: Path | None = Field(
+        default=None, description="TOML file of thresholds, rules to switch off, and modules with rules of your own."
+    )
     behind_proxy: bool = Field(default=False, description="A proxy in front speaks TLS: other hosts may be bound.")
     insecure: bool = Field(default=False, description="Bind other hosts without TLS: tokens travel in clear text.")
 
@@ -37,10 +40,10 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("home")
+    @field_validator("home", "rules")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("token")
     @classmethod

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from initscope.hooks.rules.selection import Selection
 from initscope.service.alerting.evaluate import Evaluator
 from initscope.service.store import evaluation
 from initscope.service.store.engine import Busy, Database
@@ -32,9 +33,9 @@ class Timer(Protocol):
 class Worker:
     """One thread, stoppable between two runs."""
 
-    def __init__(self, database: Database, duration: Timer | None = None) -> None:
+    def __init__(self, database: Database, duration: Timer | None = None, selection: Selection | None = None) -> None:
         self._database = database
-        self._evaluator = Evaluator(database)
+        self._evaluator = Evaluator(database, selection)
         self._duration = duration
         self._retry_at: dict[int, float] = {}
         self._stop = threading.Event()

@@ -41,7 +41,7 @@ def _section(rule: Rule) -> Iterator[str]:
     yield f"- **Statistic**: {rule.statistic}"
     yield f"- **Limits**: {', '.join(f'`{name}` {value:g}' for name, value in rule.limits.items()) or 'none'}"
     yield f"- **Harmless look-alikes**: {rule.harmless}"
-    yield f"- **Judged**: {_when(rule)}"
+    yield f"- **Judged**: {judged_when(rule)}"
     yield f"- **Remedy**: {rule.remedy}"
     if rule.explained_by:
         yield f"- **Consequence of**: {', '.join(f'[`{other}`](#{other})' for other in rule.explained_by)}"
@@ -49,7 +49,8 @@ def _section(rule: Rule) -> Iterator[str]:
     yield ""
 
 
-def _when(rule: Rule) -> str:
+def judged_when(rule: Rule) -> str:
+    """Which steps a rule judges, and how many of them open and resolve a finding."""
     if rule.baseline_only:
         return "once, at the first recorded step"
     return f"at every sampled step; patience {rule.patience}, clear after {rule.clear_after}"

@@ -12,10 +12,8 @@ from typing import Final
 from sqlalchemy import Connection
 
 from initscope.hooks.rules import (
-    RULES,
     Episode,
     Model,
-    Rule,
     Transition,
     Window,
     advance,
@@ -24,9 +22,11 @@ from initscope.hooks.rules import (
     judged,
     reopen,
 )
+from initscope.hooks.rules.selection import Selection, select
 from initscope.hooks.rules.window import START_STEPS, WINDOW_STEPS, StepStats
 from initscope.hooks.vocabulary import EpisodeState
 from initscope.service.alerting import episodes as rows
+from initscope.service.alerting.failures import Failures
 from initscope.service.store import evaluation
 from initscope.service.store.engine import Database
 from initscope.service.store.evaluation import Work
@@ -80,16 +80,22 @@ class _Seen:
 
 
 class Evaluator:
-    """Runs the rules over attempts with new rows. Not thread-safe: one worker owns it."""
+    """Runs the rules over attempts with new rows. Not thread-safe: one worker owns it.
+
+    `selection` holds for every run (default: the catalogue); a run's own limits, which its description carries, go on
+    top.
+    """
 
     def __init__(
         self,
         database: Database,
-        rules: Sequence[Rule] = RULES,
+        selection: Selection | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._rules = {rule.id: rule for rule in rules}
+        self._selection = selection or select()
+        self._rules = {rule.id: rule for rule in self._selection.rules}
+        self._failures = Failures(clock)
         self._clock = clock
         self._cache: OrderedDict[tuple[int, int], _Attempt] = OrderedDict()
         self._waiting_since: dict[tuple[int, int, int], float] = {}
@@ -201,7 +207,8 @@ class Evaluator:
     ) -> _Outcome:
         last = -1 if work.evaluated_step is None else work.evaluated_step
         outcome = _Outcome(last, dict(state.episodes) if state is not None else {})
-        rules = tuple(self._rules.values())
+        selection = self._selection_of(state)
+        rules = selection.active
         if ready:
             self._reopen(work, outcome, ready[0])
         for step in ready:
@@ -217,12 +224,19 @@ class Evaluator:
                 scalars=scalars,
                 expected_ranks=work.world_size,
             )
-            found = diagnose(window, rules)
+            found = diagnose(window, rules, selection.limits, self._failures.note)
+            could = judged(window, rules) - self._failures.taken()
             before = outcome.episodes
-            outcome.episodes, transitions = advance(before, found, step, self._rules, judged(window, rules))
+            outcome.episodes, transitions = advance(before, found, step, self._rules, could)
             self._note(outcome, before, transitions)
             outcome.step = max(outcome.step, step)
         return outcome
+
+    def _selection_of(self, state: _Attempt | None) -> Selection:
+        if state is None:
+            return self._selection
+        description = state.model.description
+        return self._selection.for_run(description.limits, description.disabled_rules)
 
     @staticmethod
     def _note(outcome: _Outcome, before: Mapping[str, Episode], transitions: Sequence[Transition]) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from initscope.hooks.rules import RULES, Rule
+from initscope.hooks.rules.selection import Selection
 from initscope.hooks.vocabulary import MAX_NAME
 from initscope.hooks.wire import TensorInfo
 from initscope.service.store.read_findings import FindingHead, Summary, TransitionHead
@@ -96,6 +98,23 @@ def finding(head: FindingHead) -> Json:
 def transition(head: TransitionHead) -> Json:
     """A change of a finding's state."""
     return {**asdict(head), "at": head.at.isoformat()}
+
+
+def rule(rule: Rule, selection: Selection) -> Json:
+    """A rule: its texts, and the thresholds that a selection has for it beside its own."""
+    texts = ("id", "family", "title", "statistic", "harmless", "remedy", "source")
+    return {
+        **{name: getattr(rule, name) for name in texts},
+        "is_own": rule not in RULES,
+        "is_enabled": rule.id not in selection.disabled,
+        "limits": selection.limits_of(rule),
+        "default_limits": dict(rule.limits),
+        "patience": rule.patience,
+        "clear_after": rule.clear_after,
+        "baseline_only": rule.baseline_only,
+        "needs": [kind.value for kind in rule.needs],
+        "explained_by": list(rule.explained_by),
+    }
 
 
 def attempt(head: AttemptHead) -> Json:

@@ -17,6 +17,7 @@ from initscope.service.settings import Settings
 from initscope.service.store.engine import Database
 
 _FLAGS: Final = ("behind_proxy", "insecure")
+_METAVARS: Final = {"rules": "FILE"}
 
 
 class UsageError(Complaint):
@@ -31,7 +32,7 @@ def add_database(parser: argparse.ArgumentParser) -> None:
 
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Everything that `serve` takes."""
-    for name in ("host", "port", "database_url", "home", "allowed_hosts", *_FLAGS):
+    for name in ("host", "port", "database_url", "home", "allowed_hosts", "rules", *_FLAGS):
         _add(parser, name)
 
 
@@ -41,7 +42,9 @@ def _add(parser: argparse.ArgumentParser, name: str) -> None:
     if name in _FLAGS:
         parser.add_argument(option, action="store_true", default=None, help=text)
     else:
-        parser.add_argument(option, default=None, help=text, metavar=name.rpartition("_")[2].upper())
+        parser.add_argument(
+            option, default=None, help=text, metavar=_METAVARS.get(name, name.rpartition("_")[2].upper())
+        )
 
 
 def to_settings(arguments: argparse.Namespace) -> Settings:

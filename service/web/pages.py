@@ -1,4 +1,4 @@
-"""The built-in pages: list of runs, one run."""
+"""The built-in pages: list of runs, one run, the rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.templating import Jinja2Templates
 
+from initscope.hooks.rules.selection import Selection
 from initscope.hooks.vocabulary import MAX_NAME, RunStatus
+from initscope.service.alerting import thresholds
 from initscope.service.api.auth import require
 from initscope.service.store import read_findings, read_runs, read_scalars, read_stats
 from initscope.service.store.engine import Database
@@ -80,7 +82,7 @@ def run_page(request: Request, run: str, attempt: Annotated[int | None, Query(ge
     return _render(
         request,
         "run.html",
-        **_headline(head, findings, steps),
+        **_headline(head, findings, steps, len(thresholds.of_run(_selection(request), head.description).active)),
         attempt=number,
         findings=findings,
         past=past,
@@ -91,7 +93,22 @@ def run_page(request: Request, run: str, attempt: Annotated[int | None, Query(ge
     )
 
 
-def _headline(head: RunHead, findings: list[read_findings.FindingHead], steps: list[int]) -> dict[str, Any]:
+@router.get("/rules")
+def rules_page(request: Request, run: Annotated[str | None, Query(max_length=MAX_NAME)] = None) -> Response:
+    """Every rule, with the thresholds that hold here, or for one run."""
+    selection = _selection(request)
+    head, ignored = None, []
+    if run is not None:
+        with _database(request).read() as conn:
+            head = read_runs.find_run(conn, run)
+        if head is None:
+            return _render(request, "missing.html", status_code=404)
+        ignored = thresholds.ignored(selection, head.description)
+        selection = thresholds.of_run(selection, head.description)
+    return _render(request, "rules.html", run=head, selection=selection, ignored=ignored)
+
+
+def _headline(head: RunHead, findings: list[read_findings.FindingHead], steps: list[int], rules: int) -> dict[str, Any]:
     now = datetime.now(UTC)
     summary = read_findings.summarize(findings)
     return {
@@ -99,11 +116,16 @@ def _headline(head: RunHead, findings: list[read_findings.FindingHead], steps: l
         "status": words.status_word(head, now),
         "summary": summary,
         "headline": words.headline(summary, has_rows=bool(steps)),
-        "explanation": words.explanation(summary, len(steps), steps[-1] if steps else None),
+        "explanation": words.explanation(summary, len(steps), steps[-1] if steps else None, rules),
         "has_rows": bool(steps),
         # Whatever arrives, heartbeats included, makes the charts look again.
         "revision": f"{head.attempt}-{head.last_step}-{head.last_seen_at.timestamp()}",
     }
+
+
+def _selection(request: Request) -> Selection:
+    selection: Selection = request.app.state.selection
+    return selection
 
 
 def _database(request: Request) -> Database:

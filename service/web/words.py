@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from initscope.hooks.rules import RULES
+from markupsafe import Markup, escape
+
+from initscope.hooks.rules import Rule
+from initscope.hooks.rules.page import judged_when
+from initscope.hooks.rules.registry import catalogue
 from initscope.hooks.vocabulary import RunStatus, Verdict
 from initscope.service.store.read_findings import FindingHead, Summary
 from initscope.service.store.read_runs import RunHead
 
-_TITLES: Final = {rule.id: rule.title for rule in RULES}
 _HEADLINES: Final = {
     Verdict.CRITICAL: "This start is expected to fail",
     Verdict.WARNING: "This start deserves a look",
@@ -42,14 +46,14 @@ def headline(summary: Summary, *, has_rows: bool) -> str:
     return _HEADLINES[summary.verdict]
 
 
-def explanation(summary: Summary, steps: int, last_step: int | None) -> str:
-    """The sentence below the headline: the worst finding, or what was looked at."""
+def explanation(summary: Summary, steps: int, last_step: int | None, rules: int) -> str:
+    """The sentence below the headline: the worst finding, or what was looked at by how many rules."""
     if summary.first is not None and summary.verdict is not Verdict.OK:
         return _first_finding(summary.first, summary.critical + summary.warning - 1)
     if not steps:
         return "The run has said hello. Its first step appears here by itself."
     what = "1 sampled step" if steps == 1 else f"{steps} sampled steps"
-    return f"{len(RULES)} rules looked at {what} through step {last_step or 0:,} and have nothing that worries them."
+    return f"{rules} rules looked at {what} through step {last_step or 0:,} and have nothing that worries them."
 
 
 def _first_finding(first: FindingHead, others: int) -> str:
@@ -65,7 +69,23 @@ def _first_finding(first: FindingHead, others: int) -> str:
 
 def rule_title(rule: str) -> str:
     """A rule's name for people; the id of a rule that this version does not know."""
-    return _TITLES.get(rule, rule)
+    return next((known.title for known in catalogue() if known.id == rule), rule)
+
+
+def is_rule(rule: str) -> bool:
+    """Whether the page of rules has it."""
+    return any(known.id == rule for known in catalogue())
+
+
+def marked(text: str) -> Markup:
+    """A rule's text for a page, with `names` in the type of code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
+
+
+def judged(rule: Rule) -> str:
+    """When a rule looks, as a sentence's beginning."""
+    words = judged_when(rule)
+    return words[:1].upper() + words[1:]
 
 
 def cause_words(cause: str) -> str:

@@ -26,7 +26,7 @@ def large_weights(window, limits):
 
 LARGE = Rule(
     id="large-weights", family="test", check=large_weights, limits={"rms": 10.0}, patience=2, clear_after=2,
-    title="", statistic="", harmless="", source="",
+    title="", statistic="", harmless="", remedy="", source="",
 )  # fmt: skip
 
 

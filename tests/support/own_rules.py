@@ -29,11 +29,11 @@ def rule(rule_id: str = "my-rule", severity: Severity = Severity.CRITICAL, *, st
 
 
 def check_wide(window: Window, limits: Limits) -> Iterable[Finding]:
-    """Outputs beyond a bound."""
-    for tensor, stats in window.each(Kind.ACTIVATION):
+    """Weights beyond a bound."""
+    for tensor, stats in window.each(Kind.WEIGHT):
         if stats.moments.rms > limits["rms"]:
             yield Finding(
-                rule="plugin-wide-output",
+                rule="plugin-wide-weight",
                 severity=Severity.CRITICAL,
                 cause=Cause.TOO_LARGE_EXPLODE,
                 step=window.step,
@@ -45,7 +45,7 @@ def check_wide(window: Window, limits: Limits) -> Iterable[Finding]:
 
 WIDE = register(
     Rule(
-        id="plugin-wide-output", family="own", check=check_wide, limits={"rms": 1e30}, needs=(Kind.ACTIVATION,),
-        title="A wide output", statistic="`rms` of outputs", harmless="none", remedy="narrow", source="a test",
+        id="plugin-wide-weight", family="own", check=check_wide, limits={"rms": 1e30}, needs=(Kind.WEIGHT,),
+        title="A wide weight", statistic="`rms` of weights", harmless="none", remedy="narrow", source="a test",
     )
 )  # fmt: skip

@@ -168,13 +168,13 @@ def test_a_file_changes_thresholds_switches_and_imports_plugins(
         warning = 4
         [{FIRST.id}]
         enabled = false
-        [plugin-wide-output]
+        [plugin-wide-weight]
         rms = 1.5
     """
     selection = rule_file.load(write(tmp_path, text))
-    assert [r.id for r in selection.rules] == [*(r.id for r in RULES), "plugin-wide-output"]
+    assert [r.id for r in selection.rules] == [*(r.id for r in RULES), "plugin-wide-weight"]
     assert selection.limits[LIMITED.id] == {"warning": 4.0}
-    assert selection.limits["plugin-wide-output"] == {"rms": 1.5}
+    assert selection.limits["plugin-wide-weight"] == {"rms": 1.5}
     assert FIRST.id in selection.disabled
 
 

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from initscope.hooks.rules import Finding, Rule
+from initscope.hooks.rules.selection import select
 from initscope.hooks.vocabulary import Cause, Kind, Severity
 from initscope.service.alerting.evaluate import Evaluator
 from initscope.service.store import evaluation
@@ -15,7 +16,7 @@ from tests.support.judging import LARGE, arrive, judge, read, states
 
 
 def test_a_finding_opens_when_its_patience_is_spent_and_resolves_after_clean_steps(database, run):
-    evaluator = Evaluator(database, [LARGE])
+    evaluator = Evaluator(database, select([LARGE]))
     arrive(database, run, {0: 20.0, 1: 20.0, 2: 1.0, 3: 1.0})
     assert judge(database, evaluator) == 4
     assert states(database) == [(None, "pending", 0), ("pending", "open", 1), ("open", "resolved", 3)]
@@ -27,11 +28,11 @@ def test_a_finding_opens_when_its_patience_is_spent_and_resolves_after_clean_ste
 
 def test_steps_that_come_one_by_one_give_the_same_as_all_at_once_and_as_a_fresh_evaluator_each(database, run):
     values = [20.0, 20.0, 1.0, 20.0, 1.0, 1.0, 20.0, 20.0]
-    evaluator = Evaluator(database, [LARGE])
+    evaluator = Evaluator(database, select([LARGE]))
     for step, rms in enumerate(values):
         arrive(database, run, {step: rms})
         if step % 3 == 0:
-            evaluator = Evaluator(database, [LARGE])  # as after a restart: state comes from the database
+            evaluator = Evaluator(database, select([LARGE]))  # as after a restart: state comes from the database
         assert judge(database, evaluator) == 1
     assert [(f.episode, f.state) for f in read(database, FindingRow)] == [(0, "resolved"), (1, "open")]
     assert [t.to_state for t in read(database, FindingTransition)] == [
@@ -55,13 +56,13 @@ def test_a_finding_about_several_layers_keeps_its_identity_over_a_restart(databa
     rule = dataclasses.replace(LARGE, check=everywhere)
     for step in range(4):
         arrive(database, run, {step: 1.0})
-        judge(database, Evaluator(database, [rule]))
+        judge(database, Evaluator(database, select([rule])))
     (finding,) = read(database, FindingRow)
     assert (finding.fingerprint, finding.episode, finding.seen_count) == ("large-weights|weights", 0, 4)
 
 
 def test_nothing_is_judged_twice(database, run):
-    evaluator = Evaluator(database, [LARGE])
+    evaluator = Evaluator(database, select([LARGE]))
     arrive(database, run, {0: 20.0, 1: 20.0})
     assert judge(database, evaluator) == 2
     assert judge(database, evaluator) == 0
@@ -69,7 +70,7 @@ def test_nothing_is_judged_twice(database, run):
 
 
 def test_the_time_of_opening_is_kept(database, run):
-    evaluator = Evaluator(database, [LARGE])
+    evaluator = Evaluator(database, select([LARGE]))
     arrive(database, run, {0: 20.0})
     judge(database, evaluator)
     assert read(database, FindingRow)[0].opened_at is None  # still pending
@@ -84,7 +85,7 @@ def test_the_time_of_opening_is_kept(database, run):
 
 
 def test_a_pending_finding_that_goes_away_leaves_no_finding(database, run):
-    evaluator = Evaluator(database, [LARGE])
+    evaluator = Evaluator(database, select([LARGE]))
     arrive(database, run, {0: 20.0})
     judge(database, evaluator)
     assert [f.state for f in read(database, FindingRow)] == ["pending"]
@@ -102,10 +103,10 @@ def test_the_window_holds_the_last_twenty_sampled_steps_and_the_baseline(databas
 
     rule = dataclasses.replace(LARGE, check=look)
     arrive(database, run, {10 * step: 20.0 for step in range(30)})
-    while judge(database, Evaluator(database, [rule])):
+    while judge(database, Evaluator(database, select([rule]))):
         pass
     arrive(database, run, {300: 20.0})
-    judge(database, Evaluator(database, [rule]))  # a fresh one loads its window from the database
+    judge(database, Evaluator(database, select([rule])))  # a fresh one loads its window from the database
     for newest, (steps, baseline) in zip(range(0, 310, 10), seen, strict=True):
         assert steps == list(range(max(0, newest - 190), newest + 10, 10))
         assert baseline == 0
@@ -113,7 +114,7 @@ def test_the_window_holds_the_last_twenty_sampled_steps_and_the_baseline(databas
 
 def test_two_collectors_write_every_transition_once(database, run):
     arrive(database, run, {0: 20.0, 1: 20.0})
-    first, second = Evaluator(database, [LARGE]), Evaluator(database, [LARGE])
+    first, second = Evaluator(database, select([LARGE])), Evaluator(database, select([LARGE]))
     with database.read() as conn:
         (work,) = evaluation.pending(conn)
     first.evaluate(work)
@@ -140,10 +141,10 @@ def test_nan_in_a_record_and_in_evidence_survives_the_way_through_the_database(d
                 evidence={"mean": stats.moments.mean, "limit": float("inf"), "nan_count": stats.moments.nan_count},
             )
 
-    rule = Rule(id="absent", family="test", check=absent, title="", statistic="", harmless="", source="")
+    rule = Rule(id="absent", family="test", check=absent, title="", statistic="", harmless="", remedy="", source="")
     with database.write() as conn:
         seeds.add_records(conn, [seeds.record_row(run_no, tensor_no, 0, seeds.normal(1.0, count=8, nan_count=8))])
         conn.execute(update(Run).where(Run.run_no == run_no).values(last_step=0, status="finished"))
-    judge(database, Evaluator(database, [rule]))
+    judge(database, Evaluator(database, select([rule])))
     (finding,) = read(database, FindingRow)
     assert finding.evidence == {"mean": "NaN", "limit": "Infinity", "nan_count": 8}

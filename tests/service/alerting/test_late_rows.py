@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
+from initscope.hooks.rules.selection import select
 from initscope.service.alerting.evaluate import Evaluator
 from initscope.service.store import evaluation
 from initscope.service.store.models import Attempt, FindingRow, Run
@@ -18,7 +19,7 @@ def test_a_step_waits_for_missing_ranks_but_not_for_ever(database, run):
     with database.write() as conn:
         conn.execute(update(Attempt).where(Attempt.run_no == run_no).values(world_size=2))
     clock = Clock()
-    evaluator = Evaluator(database, [LARGE], clock)
+    evaluator = Evaluator(database, select([LARGE]), clock)
     arrive(database, run, {0: 20.0})
     assert judge(database, evaluator) == 0
     clock.now += 1.0
@@ -29,7 +30,7 @@ def test_a_step_waits_for_missing_ranks_but_not_for_ever(database, run):
 
 def test_steps_wait_for_missing_ranks_together_and_not_one_after_the_other(database, run):
     clock = Clock()
-    evaluator = Evaluator(database, [LARGE], clock)
+    evaluator = Evaluator(database, select([LARGE]), clock)
     arrive(database, run, {0: 1.0, 1: 1.0, 2: 1.0}, reach=False)
     assert judge(database, evaluator) == 0
     clock.now += 2.1
@@ -42,12 +43,12 @@ def test_a_step_is_judged_at_once_when_every_rank_has_reached_it(database, run):
         conn.execute(update(Attempt).where(Attempt.run_no == run_no).values(world_size=2))
         seeds.add_session(conn, run_no, rank=1, last_step=5)
     arrive(database, run, {0: 20.0})
-    assert judge(database, Evaluator(database, [LARGE], Clock())) == 1
+    assert judge(database, Evaluator(database, select([LARGE]), Clock())) == 1
 
 
 def test_late_rows_bring_the_evaluation_back_to_their_step(database, run):
     run_no, _ = run
-    evaluator = Evaluator(database, [LARGE])
+    evaluator = Evaluator(database, select([LARGE]))
     arrive(database, run, {0: 1.0, 1: 1.0, 2: 1.0})
     judge(database, evaluator)
     with database.write() as conn:
@@ -72,7 +73,7 @@ def test_a_row_that_comes_while_its_step_is_judged_is_judged_too(database, run):
                 seeds.add_records(conn, [seeds.record_row(run_no, late[0], 0, seeds.normal(50.0))])
         yield from large_weights(window, limits)
 
-    evaluator = Evaluator(database, [dataclasses.replace(LARGE, check=slow, patience=1)])
+    evaluator = Evaluator(database, select([dataclasses.replace(LARGE, check=slow, patience=1)]))
     arrive(database, run, {0: 1.0})
     judge(database, evaluator)
     assert read(database, FindingRow) == []
@@ -91,7 +92,7 @@ def test_a_step_that_comes_while_others_are_judged_is_judged_too_after_the_end(d
         yield from large_weights(window, limits)
 
     late = []
-    evaluator = Evaluator(database, [dataclasses.replace(LARGE, check=slow, patience=1)])
+    evaluator = Evaluator(database, select([dataclasses.replace(LARGE, check=slow, patience=1)]))
     arrive(database, run, {0: 1.0})
     with database.write() as conn:  # one rank failed, another had logged step 1 and its rows are on their way
         conn.execute(update(Run).where(Run.run_no == run_no).values(last_step=1, status="failed"))
@@ -102,7 +103,7 @@ def test_a_step_that_comes_while_others_are_judged_is_judged_too_after_the_end(d
 
 def test_late_rows_are_not_forgotten_while_their_step_waits_for_another_rank(database, run):
     clock = Clock()
-    evaluator = Evaluator(database, [LARGE], clock)
+    evaluator = Evaluator(database, select([LARGE]), clock)
     arrive(database, run, {0: 1.0, 1: 1.0})
     judge(database, evaluator)
     with database.write() as conn:
@@ -122,7 +123,7 @@ def test_late_rows_of_more_steps_than_one_pass_takes_are_all_judged(database, ru
         judged_steps.append(window.step)
         return ()
 
-    evaluator = Evaluator(database, [dataclasses.replace(LARGE, check=note)])
+    evaluator = Evaluator(database, select([dataclasses.replace(LARGE, check=note)]))
     arrive(database, run, dict.fromkeys(range(70), 1.0))
     assert [judge(database, evaluator), judge(database, evaluator)] == [50, 20]
     judged_steps.clear()
@@ -134,7 +135,7 @@ def test_late_rows_of_more_steps_than_one_pass_takes_are_all_judged(database, ru
 
 
 def test_a_pass_that_could_not_be_saved_leaves_nothing_behind(database, run, monkeypatch):
-    evaluator = Evaluator(database, [LARGE])
+    evaluator = Evaluator(database, select([LARGE]))
     arrive(database, run, {0: 1.0})
     judge(database, evaluator)
     arrive(database, run, dict.fromkeys(range(1, 31), 20.0))
