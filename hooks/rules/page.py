@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from initscope.hooks.rules import RULES, Rule
+from initscope.hooks.rules.guide import GUIDE
 
 _INTRODUCTION = """\
 # Rules
@@ -17,13 +18,14 @@ follow from each other. **Warning** means likely slow, **info** the rest. A find
 steps that show it, and resolves after *clear after* steps that do not; rules of the start alone are judged once, at the
 first recorded step, and stay open until the run ends. Findings that another rule explains are listed under it.
 
-Every threshold is one of the rule's limits, by name. Octaves are log2 of an rms.
+Every threshold is one of the rule's limits, by name. Octaves are log2 of an rms. [Thresholds](#thresholds) says how to
+change them, [Rules of your own](#rules-of-your-own) how to add to the catalogue.
 """
 
 
 def page(rules: Sequence[Rule] = RULES) -> str:
     """The page as Markdown."""
-    return "\n".join([_INTRODUCTION, *_table(rules), "", *(line for rule in rules for line in _section(rule))])
+    return "\n".join([_INTRODUCTION, *_table(rules), "", GUIDE, *(line for rule in rules for line in _section(rule))])
 
 
 def _table(rules: Sequence[Rule]) -> Iterator[str]:

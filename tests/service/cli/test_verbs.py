@@ -138,6 +138,8 @@ def test_an_occupied_port_says_so_in_one_line(command: Command) -> None:
         (["--port", "70000"], {}, "--port: "),
         ([], {"INITSCOPE_PORT": "lots"}, "INITSCOPE_PORT: "),
         ([], {"INITSCOPE_TOKEN": "small"}, "INITSCOPE_TOKEN: needs at least 16"),
+        (["--rules", "/nowhere/rules.toml"], {}, "--rules: /nowhere/rules.toml: cannot be read: No such file"),
+        ([], {"INITSCOPE_RULES": "/nowhere/rules.toml"}, "/nowhere/rules.toml: cannot be read: No such file"),
         (["--database-url", "mysql://x/y"], {}, "mysql is not supported"),
         (["--database-url", "nonsense"], {}, "the database url is not a url"),
         (["--database-url", "sqlite://"], {}, "SQLite needs a file"),
@@ -153,6 +155,30 @@ def test_what_cannot_start_says_why_in_one_line(options, environment, expected, 
     assert expected in line
     assert "geheim" not in line
     assert "small" not in line
+
+
+def test_a_file_of_rules_that_is_wrong_is_refused_in_one_line_before_anything_is_made(command: Command) -> None:
+    file = command.home / "rules.toml"
+    for text, expected in (
+        ("[forward-drift]\nwarnig = 4", "forward-drift: the rule has no limit 'warnig'; did you mean 'warning'?"),
+        ("[forward-drift", "is no TOML"),
+        ("plugins = ['not.there']", "plugins: 'not.there' cannot be imported: ModuleNotFoundError"),
+    ):
+        file.write_text(text)
+        assert f"--rules: {file}: {expected}" in command.complaint("serve", "--port", "0", "--rules", str(file))
+    assert list(command.home.iterdir()) == [file]
+
+
+def test_a_file_of_rules_holds_in_a_served_collector(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text("[forward-drift]\nwarning = 4.5\n")
+    process = ServeProcess(tmp_path, "--port", "0", "--rules", str(file))
+    try:
+        headers = {"Authorization": f"Bearer {process.token}"}
+        rules = httpx.get(f"{process.url}/api/v1/rules", headers=headers).json()["rules"]
+        assert next(rule for rule in rules if rule["id"] == "forward-drift")["limits"]["warning"] == 4.5
+    finally:
+        process.end()
 
 
 def test_a_database_of_another_version_is_refused_at_the_start(command: Command) -> None:
@@ -213,5 +239,5 @@ def test_help_names_every_verb_and_every_setting_its_variable(command: Command) 
     verbs = re.findall(r"^    (\w+) ", command.run("--help").output, re.MULTILINE)
     assert {"demo", "serve", "migrate", "token"} <= set(verbs)
     shown = command.run("serve", "--help").output
-    for name in ("HOST", "PORT", "DATABASE_URL", "HOME", "ALLOWED_HOSTS", "BEHIND_PROXY", "INSECURE"):
+    for name in ("HOST", "PORT", "DATABASE_URL", "HOME", "ALLOWED_HOSTS", "RULES", "BEHIND_PROXY", "INSECURE"):
         assert f"INITSCOPE_{name}" in shown
