@@ -46,6 +46,12 @@ class Layer:
         return fan if fan is not None and math.isfinite(fan) and fan > 0 else None
 
     @property
+    def inputs(self) -> int:
+        """Channels or features that the matrix takes (a kernel: in one group); some keep the matrix transposed."""
+        is_matrix = len(self.weight.shape) == 2 and self.fan_in is not None
+        return int(self.fan_in or 0) if is_matrix else _widths(self)[1]
+
+    @property
     def activation_before(self) -> str | None:
         """The activation that made the input."""
         return self.weight.activation_before or (self.output.activation_before if self.output else None)
@@ -127,10 +133,10 @@ def chains_of(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], ...]:
 
 
 def _is_cut(before: Layer, layer: Layer) -> bool:
-    return bool(before.norm_after or layer.norm_before or before.is_residual or not _fits(before, layer))
+    return bool(before.norm_after or layer.norm_before or before.is_residual or not fits(before, layer))
 
 
-def _fits(before: Layer, layer: Layer) -> bool:
+def fits(before: Layer, layer: Layer) -> bool:
     """Whether the one's outputs can be the other's inputs, and all of them: no concatenation, no other branch."""
     width, inputs = _widths(before)[0], _widths(layer)[1]
     if width == inputs or not width or not inputs:

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.parametrize import ParametrizationList
 
 from initscope.hooks.probe.graph import Around, Structure
-from initscope.hooks.probe.kinds import is_norm
+from initscope.hooks.probe.kinds import effective_fans, is_norm
 from initscope.hooks.probe.observe import Trace
 from initscope.hooks.probe.walk import Site, Tree, Weight
 from initscope.hooks.vocabulary import MAX_CONFIG_BYTES, MAX_TENSORS_PER_RUN, Kind, Role
@@ -115,14 +115,17 @@ class Registry:
     def _parameter(self, weight: Weight, path: str, name: str, kind: Kind) -> TensorInfo:
         places = [(weight.path, weight.name), *weight.aliases]
         others = [f"{p}.{n}" if p else n for p, n in places if (p, n) != (path, name)]
-        role = self._role(weight) if (path, name) == places[0] else self._alias_role(weight)
+        is_first = (path, name) == places[0]
+        role = self._role(weight) if is_first else self._alias_role(weight)
+        # A tied matrix is looked up in one place and multiplied in the other.
+        fans = weight.fans if is_first else effective_fans(self._tree.sites[path].module, name, weight.tensor)
         return replace(
             self._bare(path, name, kind),
             role=role,
             shape=list(weight.tensor.shape),
             dtype=_dtype(weight.tensor),
-            fan_in=weight.fans[0],
-            fan_out=weight.fans[1],
+            fan_in=fans[0],
+            fan_out=fans[1],
             tied_with=others[0] if others else None,
             trainable=weight.tensor.requires_grad,
             residual=role is Role.RESIDUAL_OUTPUT,

@@ -211,7 +211,7 @@ class _Reader:
 
     def _table(self, start: int) -> int | None:
         for i in _upwards(start, self._nodes):
-            if is_weighted_function(self._nodes[i].op):
+            if self._is_barrier(i):
                 return i if self._nodes[i].op.startswith("embedding") else None
         return None
 
@@ -219,14 +219,12 @@ class _Reader:
         table = self._table(start)
         if table is not None:
             return _main_weight(self._nodes[table].weights)
-        if any(self._nodes[i].op == INPUT for i in _upwards(start, self._nodes)):
-            return None
-        # A slice of a parameter: `self.positions[:, :length]`. A layer's own weight is none, however deep it lies.
         for i in _upwards(start, self._nodes):
-            if is_weighted_function(self._nodes[i].op):
-                return None
-            if self._nodes[i].weights:
-                return self._nodes[i].weights[0]
+            node = self._nodes[i]
+            if self._is_barrier(i):
+                return None  # another layer's output, or a stream, however deep it lies: no table
+            if node.weights and not node.parents:
+                return node.weights[0]  # a slice of a parameter: `self.positions[:, :length]`
         return None
 
     def _indexed_by_input(self, start: int) -> bool:

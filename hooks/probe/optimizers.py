@@ -85,11 +85,11 @@ def steps_done(optimizer: Any) -> int:
 
 
 def describe(optimizer: torch.optim.Optimizer) -> list[OptimizerInfo]:
-    """Hyperparameters of each parameter group; those given as device tensors are left out."""
+    """Hyperparameters of each parameter group; those given as device tensors are left out. RMSprop's α is its β₂."""
     name = type(optimizer).__name__[:MAX_NAME]
     found = []
     for group in optimizer.param_groups:
-        betas = group.get("betas", (None, None))
+        betas = group.get("betas", (None, group.get("alpha") if "RMSprop" in name else None))
         found.append(
             OptimizerInfo(
                 name=name,
