@@ -108,7 +108,7 @@ def show_profile(
             return Answer({"attempt": number, "step": None, "tensors": []})
         records = read_stats.step_records(conn, head.run_no, number, at, kind)
         names = order_tensors(conn, head.run_no, kind)
-        expected = expected_at(conn, head.run_no, records) if _has_theory(kind) else {}
+        expected = expected_at(conn, (head.run_no, number, at), records, kind) if _has_theory(kind) else {}
     rows = [
         {**_named(name), "statistics": values_of(stats, wanted), "expected": expected.get(name.tensor_no)}
         for name in names

@@ -16,23 +16,23 @@ export function padded(low, high, least) {
 
 export class Plot {
   /**
-   * options: series [{stroke, width, dash, points, fillTo}] (`stroke` names a colour of the style sheet, null hides),
+   * options: series [{stroke, width, dash, points}] (`stroke` names a colour of the style sheet, null hides),
    * height, yFormat, yRange, integers (of the y axis), label, sync, zoom, onHover(index or null), onSelect(index).
    */
   constructor(box, options) {
     this.box = box;
     this.options = options;
     this.data = null;
-    this.marks = { crosses: [], zeros: [], lines: [] };
+    this.marks = { crosses: [], zeros: [], lines: [], boxes: [] };
     this.zoomed = false;
     new ResizeObserver(() => this.resize()).observe(box);
     onTheme(() => this.rebuild());
   }
 
-  /** Draws columns of data, x first. Marks: x of crosses (non-finite), of zeros, and lines [{x, color}]. */
+  /** Draws columns of data, x first. Marks: x of crosses (non-finite), of zeros, lines [{x, color}], boxes [{x, low, high}]. */
   show(data, marks = {}) {
     this.data = data;
-    this.marks = { crosses: [], zeros: [], lines: [], ...marks };
+    this.marks = { crosses: [], zeros: [], lines: [], boxes: [], ...marks };
     if (this.plot) this.plot.setData(data, !this.zoomed);
     else this.rebuild();
   }
@@ -76,10 +76,10 @@ export class Plot {
         { ...axis, size: 58, ...(integers ? { incrs: INTEGERS } : {}), values: (u, ticks) => ticks.map(yFormat) },
       ],
       series: [{}, ...series.map((line) => describeLine(line))],
-      bands: series.flatMap((line, i) => (line.fillTo ? [{ series: [i + 1, line.fillTo], fill: `${css("band")}38` }] : [])),
       hooks: {
         setCursor: [(u) => onHover?.(u.cursor.left >= 0 ? u.cursor.idx : null)],
         setSelect: [(u) => { if (u.select.width > 0) this.zoomed = true; }],
+        drawAxes: [(u) => this.drawBoxes(u)],
         draw: [(u) => this.drawMarks(u)],
       },
     };
@@ -109,6 +109,20 @@ export class Plot {
     } else if (event.key === "Enter" && now >= 0) {
       this.options.onSelect?.(now);
     }
+  }
+
+  /** Boxes of one x each, below the lines; neighbours touch. */
+  drawBoxes(u) {
+    const { ctx, bbox } = u;
+    const at = (y) => Math.min(bbox.top + bbox.height, Math.max(bbox.top, u.valToPos(y, "y", true)));
+    ctx.save();
+    ctx.fillStyle = `${css("band")}38`;
+    for (const { x, low, high } of this.marks.boxes) {
+      const left = Math.max(bbox.left, u.valToPos(x - 0.5, "x", true));
+      const right = Math.min(bbox.left + bbox.width, u.valToPos(x + 0.5, "x", true));
+      ctx.fillRect(left, at(high), Math.max(0, right - left), at(low) - at(high));
+    }
+    ctx.restore();
   }
 
   drawMarks(u) {

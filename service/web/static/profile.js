@@ -1,4 +1,5 @@
-// Forward and backward rms by depth at one step, on a scale of octaves, with the band that theory expects.
+// Forward and backward rms by depth at one step, on a scale of octaves: measured, predicted from the weights, and the
+// band of a healthy start.
 
 import { getJson, toNumber } from "./api.js";
 import { el, say } from "./dom.js";
@@ -33,9 +34,10 @@ export class Profile {
       height: 240,
       label: `${side.name} by depth, rms on a scale of powers of two.`,
       series: [
-        // Theory speaks of some layers only: the band joins them.
-        { stroke: null, width: 0, fillTo: 2, spanGaps: true },
-        { stroke: null, width: 0, spanGaps: true },
+        // Theory speaks of some layers only: their bands are boxes (marks), these two lines just make room for them.
+        { stroke: null, width: 0 },
+        { stroke: null, width: 0 },
+        { stroke: "ink", width: 1.5, dash: [5, 4] },
         { stroke: side.color, points: true },
       ],
       yFormat: powerOfTwo,
@@ -103,17 +105,23 @@ export class Profile {
   draw(side) {
     const records = this.layers.map((layer) => layer[side.kind]);
     const rms = records.map((record) => record && toNumber(record.statistics.rms));
-    const bound = (name) => records.map((record) => (record?.expected ? log2(toNumber(record.expected[name])) : null));
+    const expected = (name) => records.map((record) => {
+      const value = record?.expected?.[name];
+      return value === null || value === undefined ? null : log2(toNumber(value));
+    });
     const at = (test) => this.layers.flatMap((_, i) => (test(i) ? [i + 1] : []));
     const crosses = at((i) => records[i]?.statistics.nonfinite_count > 0);
     const zeros = at((i) => rms[i] === 0);
-    const data = [this.layers.map((_, i) => i + 1), bound("high"), bound("low"), rms.map((value) => log2(value))];
-    side.plot.show(data, { crosses, zeros });
+    const [high, low, predicted] = [expected("high"), expected("low"), expected("predicted")];
+    const boxes = high.flatMap((top, i) => (top === null ? [] : [{ x: i + 1, low: low[i], high: top }]));
+    const data = [this.layers.map((_, i) => i + 1), high, low, predicted, rms.map((value) => log2(value))];
+    side.plot.show(data, { crosses, zeros, boxes });
     const parts = [];
     if (!records.some(Boolean)) parts.push("Nothing recorded at this step.");
     if (crosses.length) parts.push(`× NaN or Inf in ${crosses.length} layer${crosses.length > 1 ? "s" : ""}`);
     if (zeros.length) parts.push(`○ exactly zero in ${zeros.length}`);
-    if (records.some((record) => record?.expected)) parts.push("band: expected of a healthy start");
+    if (predicted.some((value) => value !== null)) parts.push("dashed: predicted from these weights");
+    if (boxes.length) parts.push("band: expected of a healthy start");
     side.note.textContent = parts.join(" · ");
   }
 
@@ -129,7 +137,9 @@ export class Profile {
       const { rms, nonfinite_count: bad, count } = record.statistics;
       const value = toNumber(rms);
       const power = value > 0 ? ` (${powerOfTwo(Math.log2(value))})` : "";
-      const band = record.expected ? `, expected ${formatNumber(toNumber(record.expected.low))} to ${formatNumber(toNumber(record.expected.high))}` : "";
+      const told = (name) => formatNumber(toNumber(record.expected[name]));
+      const has = (name) => (record.expected?.[name] ?? null) !== null;
+      const band = (has("predicted") ? `, predicted ${told("predicted")}` : "") + (has("low") ? `, healthy ${told("low")} to ${told("high")}` : "");
       const broken = bad ? `, ${formatCount(bad)} of ${formatCount(count)} elements not finite` : "";
       return [` · ${word} `, [formatNumber(value)], `${power}${band}${broken}`];
     };
