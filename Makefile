@@ -1,7 +1,7 @@
 # Verbs of the house; `make help` lists them. Each verb sets up what it needs, in .venv, once.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo test check lint typecheck imports wheel bench serve clean
+.PHONY: help setup demo test check lint typecheck imports wheel bench startbench startbench-there starts serve clean
 
 # The first interpreter that really starts and is new enough; a version manager may leave names that do not.
 # Looked for only when it is needed, and once.
@@ -16,10 +16,13 @@ PIP_INSTALL = set -o pipefail; $(BIN)/python -m pip install --disable-pip-versio
 	/^Installing collected/ { printf "%s  writing %d packages …\n", tty ? "\r\033[K" : "", split($$0, _, ","); fflush() }' \
 	|| { cat .venv/pip.log >&2; exit 1; }
 ARGS ?=
+STARTBENCH ?=
+# Recordings of the labelled starts: outside the repository.
+TAPES ?= $(or $(TMPDIR),/tmp)/initscope-starts
 
 help:  ## Lists the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo '  ARGS="…" is passed on by demo, serve, test and bench.'
+	@echo '  ARGS="…" is passed on by demo, serve, test, bench, startbench and starts.'
 
 setup: .venv/.dev .typing/initscope  ## Makes .venv with everything that every verb needs
 
@@ -52,6 +55,22 @@ wheel: .venv/.dev  ## Builds dist/initscope-*.whl
 
 bench: .venv/.dev  ## Measures hook cost and ingest rate, tables on stdout (ARGS="hook_cost" for one)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+startbench: startbench-there .venv/.dev  ## Watches and scores startbench's development set (STARTBENCH=DIR)
+	@out=$$(mktemp) && trap 'rm -f "$$out"' EXIT \
+	  && $(BIN)/python "$(STARTBENCH)/run_monitor.py" dev tests.benchmarks.startbench_adapter:make_monitor "$$out" $(ARGS) \
+	  && $(BIN)/python "$(STARTBENCH)/score.py" dev "$$out" --families
+
+startbench-there:
+	@test -n "$(STARTBENCH)" \
+	  || { echo "make startbench needs startbench's folder: make startbench STARTBENCH=DIR" >&2; exit 2; }
+	@test -f "$(STARTBENCH)/run_monitor.py" -a -f "$(STARTBENCH)/score.py" \
+	  || { echo "make startbench: $(STARTBENCH) is not startbench's folder, run_monitor.py or score.py is missing" >&2; exit 2; }
+
+starts: .venv/.dev  ## Watches our own labelled starts (STARTBENCH=DIR: also those), scores them, leaves one family out
+	@$(BIN)/python -m tests.benchmarks.starts record "$(TAPES)" $(if $(STARTBENCH),--startbench "$(STARTBENCH)") $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.starts score "$(TAPES)" --details
+	@$(BIN)/python -m tests.benchmarks.starts families "$(TAPES)"
 
 clean:  ## Removes .venv and everything that the verbs made
 	rm -rf .venv .typing build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,175 @@
+"""Records what the diagnosis of a watched training is told, and tells it again to any rules, without the training.
+
+A tape holds the messages of `LocalDiagnosis` in their order: descriptions, rows, logged numbers, steps reached, and
+when the adapter asked. Replaying feeds them to a new `LocalDiagnosis`, so that a replay is the same code as a run.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from initscope.hooks import Finding
+from initscope.hooks.moments import ChannelStats, Moments, TensorStats
+from initscope.hooks.probe.local import LocalDiagnosis, Rows
+from initscope.hooks.rules import Rule
+from initscope.hooks.vocabulary import RunStatus
+from initscope.hooks.wire import RunDescription, TensorInfo
+from tests.benchmarks.verdicts import Book
+
+_MOMENTS: Final = len(astuple(Moments()))
+_INTEGERS: Final = 5
+"""The first fields of Moments are counts."""
+
+
+@dataclass
+class Told:
+    """Rows of one step, packed: keys [n] and statistics [n, fields] in float64 (counts stay exact under 2⁵³)."""
+
+    step: int
+    keys: list[int] = field(default_factory=list)
+    values: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+
+    def pack(self, rows: Sequence[tuple[int, TensorStats]]) -> None:
+        """Takes rows in."""
+        self.keys = [key for key, _ in rows]
+        self.values = np.array([[*astuple(s.moments), *astuple(s.channels)] for _, s in rows], dtype=np.float64)
+
+    def unpack(self) -> list[tuple[int, TensorStats]]:
+        """The rows."""
+        return [(key, _stats(line)) for key, line in zip(self.keys, self.values.tolist(), strict=True)]
+
+
+def _stats(line: list[float]) -> TensorStats:
+    counts = [int(x) for x in line[:_INTEGERS]]
+    return TensorStats(Moments(*counts, *line[_INTEGERS:_MOMENTS]), ChannelStats(*line[_MOMENTS:]))
+
+
+@dataclass(frozen=True)
+class Message:
+    """One call of the diagnosis: its name and what it was given."""
+
+    verb: str
+    given: Any = None
+
+
+@dataclass
+class Tape:
+    """What the diagnosis of one watched module was told. `part` is the module's path in the model."""
+
+    part: str = ""
+    messages: list[Message] = field(default_factory=list)
+
+    def unpack(self) -> None:
+        """Makes rows ready to be told, once for many replays."""
+        self.messages = [Message("rows", (m.given.step, m.given.unpack())) if m.verb == "told" else m
+                         for m in self.messages]  # fmt: skip
+
+
+class Recorder(LocalDiagnosis):
+    """A diagnosis that also writes a tape."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.tape = Tape()
+
+    def describe(self, description: RunDescription, tensors: Sequence[TensorInfo]) -> None:
+        """As the diagnosis."""
+        self.tape.messages.append(Message("describe", (description, list(tensors))))
+        super().describe(description, tensors)
+
+    def record(self, step: int, count: int, rows: Rows) -> bool:
+        """As the diagnosis; the rows are kept where they are made."""
+        told = Told(step)
+        self.tape.messages.append(Message("told", told))
+
+        def kept() -> Sequence[tuple[int, TensorStats]]:
+            made = list(rows())
+            told.pack(made)
+            return made
+
+        return super().record(step, count, kept)
+
+    def scalar(self, step: int, name: str, value: float | Callable[[], float]) -> bool:
+        """As the diagnosis."""
+        number = float(value() if callable(value) else value)
+        self.tape.messages.append(Message("scalar", (step, name, number)))
+        return super().scalar(step, name, number)
+
+    def reached(self, step: int) -> None:
+        """As the diagnosis."""
+        self.tape.messages.append(Message("reached", step))
+        super().reached(step)
+
+    def open_findings(self, timeout: float = 10.0) -> list[Finding]:
+        """As the diagnosis."""
+        self.tape.messages.append(Message("asked"))
+        return super().open_findings(timeout)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Watches that begin inside write a tape."""
+    with mock.patch("initscope.hooks.probe.monitor.LocalDiagnosis", Recorder):
+        yield
+
+
+def replay(tapes: Sequence[Tape], rules: Sequence[Rule]) -> dict[str, Any]:
+    """The verdict of the adapter over what was recorded, by these rules."""
+    book = Book()
+    for tape in tapes:
+        _replay(tape, rules, book)
+    return book.verdict()
+
+
+def _replay(tape: Tape, rules: Sequence[Rule], book: Book) -> None:
+    diagnosis = LocalDiagnosis(rules, quiet=True)
+    step, is_new = 0, False
+    for message in tape.messages:
+        match message.verb:
+            case "describe":
+                diagnosis.describe(*message.given)
+            case "rows":
+                at, rows = message.given
+                diagnosis.record(at, len(rows), lambda rows=rows: rows)  # type: ignore[misc]
+                is_new = True
+            case "scalar":
+                diagnosis.scalar(*message.given)
+            case "reached":
+                diagnosis.reached(message.given)
+            case "asked":
+                if is_new:  # what is open changes only where a step was judged
+                    book.note(step, [(tape.part, diagnosis.open_findings())])
+                step, is_new = step + 1, False
+    diagnosis.close(RunStatus.FINISHED)
+
+
+@dataclass
+class Run:
+    """One recorded training: its tapes, all its losses, and what the adapter said when it was recorded."""
+
+    tapes: list[Tape]
+    losses: list[float]
+    verdict: dict[str, Any]
+
+
+def save(path: Path, run: Run) -> None:
+    """Writes a run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(run, protocol=5))
+
+
+def load(path: Path) -> Run:
+    """A run whose tapes are ready to be replayed."""
+    run: Run = pickle.loads(path.read_bytes())  # noqa: S301 - our own files
+    for tape in run.tapes:
+        tape.unpack()
+    return run
