@@ -1,7 +1,7 @@
 # Verbs of the house; `make help` lists them. Each verb sets up what it needs, in .venv, once.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo test check lint typecheck imports wheel bench startbench startbench-there starts serve clean
+.PHONY: help setup demo test check lint typecheck imports wheel bench startbench starts serve clean
 
 # The first interpreter that really starts and is new enough; a version manager may leave names that do not.
 # Looked for only when it is needed, and once.

@@ -7,9 +7,9 @@ when the adapter asked. Replaying feeds them to a new `LocalDiagnosis`, so that 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from initscope.hooks import Finding
 from initscope.hooks.moments import ChannelStats, Moments, TensorStats
+from initscope.hooks.probe.acting import Action
 from initscope.hooks.probe.local import LocalDiagnosis, Rows
 from initscope.hooks.rules import Rule
+from initscope.hooks.rules.selection import Selection
 from initscope.hooks.vocabulary import RunStatus
-from initscope.hooks.wire import RunDescription, TensorInfo
+from initscope.hooks.wire import OptimizerInfo, RunDescription, TensorInfo, Traits
 from tests.benchmarks.verdicts import Book
 
 _MOMENTS: Final = len(astuple(Moments()))
@@ -69,9 +71,33 @@ class Tape:
     messages: list[Message] = field(default_factory=list)
 
     def unpack(self) -> None:
-        """Makes rows ready to be told, once for many replays."""
-        self.messages = [Message("rows", (m.given.step, m.given.unpack())) if m.verb == "told" else m
-                         for m in self.messages]  # fmt: skip
+        """Makes messages ready to be told, once for many replays."""
+        self.messages = [_ready(message) for message in self.messages]
+
+
+def _ready(message: Message) -> Message:
+    if message.verb == "told":
+        return Message("rows", (message.given.step, message.given.unpack()))
+    if message.verb == "described":
+        description, tensors = message.given
+        return Message("describe", (_description(description), [_tensor(t) for t in tensors]))
+    return message
+
+
+def _description(told: Mapping[str, Any]) -> RunDescription:
+    optimizers = [OptimizerInfo(**_known(OptimizerInfo, o)) for o in told["optimizers"]]
+    return RunDescription(**{**_known(RunDescription, told), "optimizers": optimizers})
+
+
+def _tensor(told: Mapping[str, Any]) -> TensorInfo:
+    traits = told.get("traits")
+    read = None if traits is None else Traits(**_known(Traits, traits))
+    return TensorInfo(**{**_known(TensorInfo, told), "traits": read})
+
+
+def _known(kind: type[Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in told.items() if name in names}
 
 
 class Recorder(LocalDiagnosis):
@@ -83,7 +109,8 @@ class Recorder(LocalDiagnosis):
 
     def describe(self, description: RunDescription, tensors: Sequence[TensorInfo]) -> None:
         """As the diagnosis."""
-        self.tape.messages.append(Message("describe", (description, list(tensors))))
+        # As plain fields: a tape stays readable when the wire gets new ones.
+        self.tape.messages.append(Message("described", (asdict(description), [asdict(t) for t in tensors])))
         super().describe(description, tensors)
 
     def record(self, step: int, count: int, rows: Rows) -> bool:
@@ -131,7 +158,7 @@ def replay(tapes: Sequence[Tape], rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def _replay(tape: Tape, rules: Sequence[Rule], book: Book) -> None:
-    diagnosis = LocalDiagnosis(rules, quiet=True)
+    diagnosis = LocalDiagnosis(Selection(tuple(rules)), action=Action(tells=False))
     step, is_new = 0, False
     for message in tape.messages:
         match message.verb:
