@@ -1,10 +1,11 @@
 """initscope.hooks: the side of the training job.
 
-    from initscope.hooks import watch
+    from initscope.hooks import check, watch
 
+    print(check(model, batch, loss_fn))
     watch(model)
 
-This door costs nothing: torch is imported when `watch` or `Monitor` is asked for.
+This door costs nothing: torch is imported when `check`, `watch` or `Monitor` is asked for.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from initscope.hooks.probe.check import CheckError, check
     from initscope.hooks.probe.monitor import Monitor, watch
+    from initscope.hooks.report import Report
     from initscope.hooks.rules.badstart import BadStart
     from initscope.hooks.rules.finding import Finding
     from initscope.hooks.rules.registry import register
 
-__all__ = ["BadStart", "Finding", "Monitor", "register", "watch"]
+__all__ = ["BadStart", "CheckError", "Finding", "Monitor", "Report", "check", "register", "watch"]
 
 _ROOMS = {
     "BadStart": "initscope.hooks.rules.badstart",
+    "CheckError": "initscope.hooks.probe.check",
     "Finding": "initscope.hooks.rules.finding",
     "Monitor": "initscope.hooks.probe.monitor",
+    "Report": "initscope.hooks.report",
+    "check": "initscope.hooks.probe.check",
     "register": "initscope.hooks.rules.registry",
     "watch": "initscope.hooks.probe.monitor",
 }

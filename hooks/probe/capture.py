@@ -51,6 +51,8 @@ class Capture:
         """Whether a training forward of the root is running."""
         self.thread = 0
         """The thread that it is running on."""
+        self.is_paused = False
+        """Whether what happens now is none of the training's business."""
         self.measuring = False
         """Whether our own torch calls are running (the observer must not take them for the model's)."""
         self.structure: Structure | None = None
@@ -88,7 +90,7 @@ class Capture:
     def on_output(self, site: Site, module: nn.Module, _args: Any, output: Any) -> None:
         """Forward hook of a watched module."""
         take = self.take
-        if take is None or self._guard.off:
+        if take is None or self._guard.off or self.is_paused:
             return
         again = inside_backward()
         if not (self.forward_on or again):

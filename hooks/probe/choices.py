@@ -20,6 +20,23 @@ from initscope.hooks.wire import RunDescription
 Patterns = str | Sequence[str] | None
 
 
+def refuse(verb: str, model: Any) -> None:
+    """TypeError or ValueError for a model that `watch` or `check` cannot use: none, lazy, or without values."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{verb}(model): model must be a torch.nn.Module, got {type(model).__name__}")
+    lazy = next((name for name, p in model.named_parameters() if isinstance(p, nn.UninitializedParameter)), None)
+    if lazy is not None:
+        raise ValueError(
+            f"{verb}(model): {lazy} is lazy, it has no shape yet; run one forward under torch.no_grad() before {verb}"
+        )
+    meta = next((name for name, p in model.named_parameters() if p.is_meta), None)
+    if meta is not None:
+        raise ValueError(
+            f"{verb}(model): {meta} is on the meta device, it has no values yet; call {verb} after to_empty() and the "
+            "initialization"
+        )
+
+
 def optimizers(given: Any) -> list[torch.optim.Optimizer]:
     """The optimizers given; wrappers are opened at `.optimizer`."""
     if given is None:
@@ -78,6 +95,11 @@ def is_compiled(model: nn.Module) -> bool:
         or getattr(module, "_compiled_call_impl", None) is not None
         for name, module in model.named_modules()
     )
+
+
+def is_scripted(model: nn.Module) -> bool:
+    """Whether TorchScript has part of the model."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
 
 
 def device_errors() -> tuple[type[BaseException], ...]:

@@ -176,7 +176,7 @@ def watch(
       raises `BadStart` once a critical finding has opened, at the next training forward or optimizer step: the
       diagnosis runs beside the training, so that is one or two steps after the step that showed it.
     """
-    _refuse(model)
+    choices.refuse("watch", model)
     settings = resolve(url=url, token=token, project=project, run=run, run_id=run_id)
     known = _live.get(id(unwrapped(model)))
     if settings.disabled or known is not None:
@@ -279,22 +279,6 @@ def _log(story: Story, step: int, name: str, value: float | torch.Tensor) -> Non
 
 _live: Final[dict[int, Monitor]] = {}
 """Monitors that are not closed, by id of their model (which they keep alive, so that the id stays its own)."""
-
-
-def _refuse(model: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"watch(model): model must be a torch.nn.Module, got {type(model).__name__}")
-    lazy = next((name for name, p in model.named_parameters() if isinstance(p, nn.UninitializedParameter)), None)
-    if lazy is not None:
-        raise ValueError(
-            f"watch(model): {lazy} is lazy, it has no shape yet; run one forward under torch.no_grad() before watch"
-        )
-    meta = next((name for name, p in model.named_parameters() if p.is_meta), None)
-    if meta is not None:
-        raise ValueError(
-            f"watch(model): {meta} is on the meta device, it has no values yet; call watch after to_empty() and the "
-            "initialization"
-        )
 
 
 def _last_error() -> BaseException | None:

@@ -47,6 +47,11 @@ def forget(listener: Listener) -> None:
         _running.clear()
 
 
+def listeners() -> list[Any]:
+    """Those who are told."""
+    return list(_listeners)
+
+
 def _before(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
     fired = _running.setdefault(id(optimizer), [])
     # After a post hook only another one closes a nested step; a pre hook says that the outer step raised.

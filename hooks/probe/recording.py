@@ -94,7 +94,7 @@ class Recording:
 
     def before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Forward pre-hook of the root: decides whether this is a training forward."""
-        if self.is_closed or self._guard.off:
+        if self.is_closed or self._guard.off or self.is_paused:
             return
         if inside_backward() or inside_transform() or self._capture.is_elsewhere:
             return
@@ -257,6 +257,32 @@ class Recording:
         self._stepped = {}
         self._send_take()
         self.step += 1
+
+    # -- a check, which takes no step ----------------------------------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a check runs the model: nothing of that belongs to the training."""
+        return self._capture.is_paused
+
+    def pause(self, paused: bool) -> None:
+        """Stops or begins to look."""
+        self._capture.is_paused = paused
+
+    def knows(self, ids: set[int]) -> bool:
+        """Whether one of these is a parameter or module of the recorded model."""
+        return not ids.isdisjoint(self._parameters) or any(id(s.module) in ids for s in self._tree.sites.values())
+
+    def read_weights(self) -> None:
+        """Weights as they are, without a forward."""
+        self._begin_step()
+        self._open_take()
+
+    def read_gradients(self) -> None:
+        """Gradients as they are after a backward that no step follows."""
+        if self._take is not None:
+            found = [(w, g) for _, w in self._weights if (g := self._gradient(w)) is not None]
+            self._read(self._take, Kind.GRADIENT, found)
 
     # -- takes ---------------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ def test_the_door_opens_in_a_bare_install(bare: Bare) -> None:
 
 
 def test_the_bare_rooms_can_be_imported_without_any_package(bare: Bare) -> None:
-    rooms = "encoding, moments, theory, vocabulary, wire, rules, client"
+    rooms = "encoding, moments, theory, vocabulary, wire, report, rules, client"
     result = bare.python(
         f"from initscope.hooks import {rooms}; from initscope.hooks.rules import RULES; print(len(RULES))"
     )
@@ -96,11 +96,12 @@ def test_help_works_in_a_bare_install(bare: Bare) -> None:
 
 @pytest.mark.parametrize("rest", [[], ["--help"]])
 @pytest.mark.parametrize(
-    ("verb", "extra"), [("serve", "service"), ("demo", "demo"), ("migrate", "service"), ("token", "service")]
+    ("verb", "extra"),
+    [("check", "torch"), ("serve", "service"), ("demo", "demo"), ("migrate", "service"), ("token", "service")],
 )
 def test_a_verb_without_its_packages_says_what_to_install(bare: Bare, verb: str, extra: str, rest: list[str]) -> None:
     result = bare.run("initscope", verb, *rest)
-    assert result.returncode == 2
+    assert result.returncode == (3 if verb == "check" else 2)
     assert f"pip install 'initscope[{extra}]'" in one_sentence(result.stdout + result.stderr)
 
 

@@ -1,0 +1,216 @@
+"""`check`: one look at a model before its training, and one forward and backward, that leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from initscope.hooks.client import Guard, resolve
+from initscope.hooks.client.notices import printable
+from initscope.hooks.moments import TensorStats
+from initscope.hooks.probe import choices
+from initscope.hooks.probe.batch import Call, LossFn, NoLossError, arranged, loss_from
+from initscope.hooks.probe.describe import Registry
+from initscope.hooks.probe.loss import loss_of
+from initscope.hooks.probe.passing import Passing
+from initscope.hooks.probe.recording import Recording
+from initscope.hooks.probe.story import Sink, Story
+from initscope.hooks.probe.take import Record
+from initscope.hooks.probe.untouched import untouched, unwatched, without_gradients
+from initscope.hooks.probe.walk import unwrapped, walk
+from initscope.hooks.report import Passed, Report, rows_of
+from initscope.hooks.rules import RULES, Model, Rule, Window, diagnose
+from initscope.hooks.vocabulary import RunStatus
+from initscope.hooks.wire import RunDescription, TensorInfo
+
+
+class CheckError(RuntimeError):
+    """The model, its loss or its backward pass raised; the cause is what they raised. Nothing was changed."""
+
+
+def check(
+    model: nn.Module,
+    batch: Any = None,
+    loss_fn: LossFn | None = None,
+    *,
+    optimizer: Any = None,
+    rules: Sequence[Rule] | None = None,
+    include: choices.Patterns = None,
+    exclude: choices.Patterns = None,
+) -> Report:
+    """Judges a start before it is trained: `print(check(model, batch, loss_fn))`.
+
+    Without a batch the weights alone. With one, everything that `watch` measures at its first step, of one forward and
+    one backward in training mode; no optimizer steps. Afterwards the model is bitwise what it was: weights, gradients,
+    buffers, flags, hooks and the state of random generators. A model that `watch` watches may be checked, too.
+
+    - `batch`: what goes into the model: a tensor, or a tuple of arguments, or a dict of keyword arguments. With
+      `loss_fn` a pair is (inputs, target) as a data loader gives it, and `loss_fn(output, target)` is the loss; what
+      is no pair is its own target. Without `loss_fn`, the output's `loss` or the output itself if it is one number;
+      else the backward pass starts from fixed random numbers and the loss is not judged.
+    - `optimizer`: one or several; only described, for rules that depend on its kind and learning rate.
+    - `rules`: default all. `include`, `exclude`: as for `watch`.
+
+    Raises TypeError or ValueError for what cannot be used, and CheckError where the model, the loss or the backward
+    pass raises.
+    """
+    choices.refuse("check", model)
+    if loss_fn is not None and not callable(loss_fn):
+        raise TypeError(f"loss_fn: a function of output and target, got {type(loss_fn).__name__}")
+    if loss_fn is not None and batch is None:
+        raise TypeError("loss_fn: needs a batch; leave it out to judge the weights alone")
+    if resolve().disabled:
+        return Report(notes=("initscope is switched off (INITSCOPE_DISABLED)",))
+    choice = choices.Choice.of(optimizer, None, (), None, choices.selection(include, exclude), None)
+    look = _Look(unwrapped(model), choice)
+    look.take(batch, loss_fn)
+    return look.report(RULES if rules is None else rules)
+
+
+class _Look(Sink):
+    """One take of a model, and what it says; a sink that keeps it."""
+
+    def __init__(self, root: nn.Module, choice: choices.Choice) -> None:
+        self._root = root
+        self._step = choice.first_step
+        self._guard = Guard(limit=None, passes=choices.device_errors())
+        self._tree = walk(root, choice.select)
+        self._registry = Registry(self._tree)
+        self._story = Story([self], self._registry, self._guard, choice.describe(root, self._tree))
+        self._description = RunDescription()
+        self._model = Model({})
+        self._records: dict[int, TensorStats] = {}
+        self._passed: Mapping[str, Passed] = {}
+        self._loss: float | None = None
+        self._has_forward = self._has_backward = False
+        self._notes: list[str] = []
+
+    def take(self, batch: Any, loss_fn: LossFn | None) -> None:
+        """Runs the model, if there is a batch for it."""
+        scripted = choices.is_scripted(self._root)
+        if scripted and batch is not None:
+            self._notes.append("the model is TorchScript, which takes no hooks: only its weights are judged")
+        call = None if batch is None or scripted else arranged(self._root, batch, loss_fn)
+        with unwatched(self._root), untouched(self._root, batch, loss_fn), _eager(self._root):
+            recording = self._record(is_scripted=scripted)
+            try:
+                if call is None:
+                    recording.read_weights()
+                else:
+                    with Passing(self._tree, self._guard) as passing:
+                        self._run(recording, call, loss_fn)
+                    self._passed = passing.found()
+            finally:
+                recording.close()
+
+    def report(self, rules: Sequence[Rule]) -> Report:
+        """What the rules say of it."""
+        scalars = {} if self._loss is None else {"loss": [(self._step, self._loss)]}
+        window = Window(self._model, {self._step: self._records}, self._records, self._step, scalars)
+        if self._guard.errors:
+            self._notes.append(f"{self._guard.errors} errors of initscope itself: some statistics are missing")
+        return Report(
+            findings=tuple(diagnose(window, rules)),
+            layers=rows_of(window, self._passed),
+            description=self._description,
+            loss=self._loss,
+            has_forward=self._has_forward,
+            has_backward=self._has_backward,
+            notes=(*self._description.notes, *self._notes),
+        )
+
+    def _record(self, *, is_scripted: bool) -> Recording:
+        return Recording(
+            self._root,
+            self._tree,
+            self._registry,
+            self._guard,
+            is_due=lambda _: True,
+            step=self._step,
+            with_parameters=True,
+            is_compiled=is_scripted,
+            tell=self._story,
+        )
+
+    def _run(self, recording: Recording, call: Call, loss_fn: LossFn | None) -> None:
+        self._notes += call.notes
+        with torch.inference_mode(False), torch.enable_grad():
+            if not self._root.training:
+                self._root.train()
+            with _Told(f"the forward pass, {call},"):
+                output = self._root(*call.args, **call.kwargs)
+            self._has_forward = True
+            with _Told("the loss"):
+                loss, is_own = loss_from(loss_fn, output, call)
+            if is_own:
+                self._loss = float(loss.detach())
+                self._story.loss(loss_of(loss))
+            else:
+                self._notes.append(
+                    "no loss is known (give loss_fn): the backward pass began with random numbers, the loss was not "
+                    "judged"
+                )
+            if not loss.requires_grad:
+                self._notes.append("no backward pass: the loss does not depend on anything that requires a gradient")
+                return
+            with without_gradients(loss), _Told("the backward pass"):
+                loss.backward()  # type: ignore[no-untyped-call]
+                recording.read_gradients()
+            self._has_backward = True
+
+    # -- as a sink -----------------------------------------------------------------------------------------------------
+
+    def describe(self, description: RunDescription, tensors: Sequence[TensorInfo]) -> None:
+        """What the records are about."""
+        self._description = description
+        self._model = Model({t.key: t for t in tensors}, description)
+
+    def record(self, _step: int, _count: int, rows: Callable[[], Sequence[Record]]) -> bool:
+        """The records of the only step."""
+        self._records = dict(rows())
+        return True
+
+    def scalar(self, _step: int, _name: str, _value: float | Callable[[], float]) -> bool:
+        """Nothing is logged."""
+        return True
+
+    def reached(self, step: int) -> None:
+        """No step follows."""
+
+    def close(self, status: RunStatus, timeout: float | None = None) -> None:
+        """Nothing is kept open."""
+
+
+class _Told:
+    """Errors of the user's code become a `CheckError` that says where they come from."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, NoLossError):
+            raise TypeError(f"check: {error}") from None
+        if isinstance(error, Exception):
+            words = printable(str(error).strip().partition("\n")[0], 300)
+            said = f"check: {self._what} raised {type(error).__name__}{': ' if words else ''}{words}"
+            raise CheckError(said) from error
+
+
+@contextmanager
+def _eager(root: nn.Module) -> Iterator[None]:
+    """What torch.compile made is not run: it takes no hooks, and compiling takes minutes."""
+    if not choices.is_compiled(root):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
