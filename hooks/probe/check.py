@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from initscope.hooks import rule_file
 from initscope.hooks.client import Guard, resolve
 from initscope.hooks.client.notices import printable
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.probe import choices
+from initscope.hooks.probe.acting import Alarm
 from initscope.hooks.probe.batch import Call, LossFn, NoLossError, arranged, loss_from
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.loss import loss_of
@@ -24,7 +26,8 @@ from initscope.hooks.probe.take import Record
 from initscope.hooks.probe.untouched import untouched, unwatched, without_gradients
 from initscope.hooks.probe.walk import unwrapped, walk
 from initscope.hooks.report import Passed, Report, rows_of
-from initscope.hooks.rules import RULES, Model, Rule, Window, diagnose
+from initscope.hooks.rules import Model, Window, diagnose
+from initscope.hooks.rules.selection import Selection
 from initscope.hooks.vocabulary import RunStatus
 from initscope.hooks.wire import RunDescription, TensorInfo
 
@@ -39,7 +42,7 @@ def check(
     loss_fn: LossFn | None = None,
     *,
     optimizer: Any = None,
-    rules: Sequence[Rule] | None = None,
+    rules: rule_file.Given = None,
     include: choices.Patterns = None,
     exclude: choices.Patterns = None,
 ) -> Report:
@@ -54,7 +57,8 @@ def check(
       is no pair is its own target. Without `loss_fn`, the output's `loss` or the output itself if it is one number;
       else the backward pass starts from fixed random numbers and the loss is not judged.
     - `optimizer`: one or several; only described, for rules that depend on its kind and learning rate.
-    - `rules`: default all. `include`, `exclude`: as for `watch`.
+    - `rules`: thresholds by rule, the path of a file of them (INITSCOPE_RULES), or the only rules that judge.
+    - `include`, `exclude`: patterns of module paths, as for `watch`.
 
     Raises TypeError or ValueError for what cannot be used, and CheckError where the model, the loss or the backward
     pass raises.
@@ -64,12 +68,14 @@ def check(
         raise TypeError(f"loss_fn: a function of output and target, got {type(loss_fn).__name__}")
     if loss_fn is not None and batch is None:
         raise TypeError("loss_fn: needs a batch; leave it out to judge the weights alone")
-    if resolve().disabled:
+    settings = resolve()
+    if settings.disabled:
         return Report(notes=("initscope is switched off (INITSCOPE_DISABLED)",))
     choice = choices.Choice.of(optimizer, None, (), None, choices.selection(include, exclude), None)
+    selection = rule_file.chosen(rules, settings.rules)
     look = _Look(unwrapped(model), choice)
     look.take(batch, loss_fn)
-    return look.report(RULES if rules is None else rules)
+    return look.report(selection)
 
 
 class _Look(Sink):
@@ -108,14 +114,16 @@ class _Look(Sink):
             finally:
                 recording.close()
 
-    def report(self, rules: Sequence[Rule]) -> Report:
+    def report(self, selection: Selection) -> Report:
         """What the rules say of it."""
         scalars = {} if self._loss is None else {"loss": [(self._step, self._loss)]}
         window = Window(self._model, {self._step: self._records}, self._records, self._step, scalars)
         if self._guard.errors:
             self._notes.append(f"{self._guard.errors} errors of initscope itself: some statistics are missing")
         return Report(
-            findings=tuple(diagnose(window, rules)),
+            findings=tuple(diagnose(window, selection.active, selection.limits)),
+            scheme=window.recognition.scheme,
+            is_trained=window.recognition.is_trained,
             layers=rows_of(window, self._passed),
             description=self._description,
             loss=self._loss,
@@ -135,6 +143,7 @@ class _Look(Sink):
             with_parameters=True,
             is_compiled=is_scripted,
             tell=self._story,
+            alarm=Alarm(),
         )
 
     def _run(self, recording: Recording, call: Call, loss_fn: LossFn | None) -> None:

@@ -23,13 +23,16 @@ class Report:
     """What `check` found: `print(report)` shows it, `to_json` and `to_html` keep it.
 
     `findings` come worst first, consequences folded under their cause; `layers` in the order of the forward pass.
-    `loss` is the training's own loss of this batch, None where there is none. `has_forward` and `has_backward` say
-    what was run. `notes` say in sentences what could not be measured.
+    `scheme` is the initialization that most matrices follow, None where they do not agree; `is_trained` says that
+    the weights look trained before. `loss` is the training's own loss of this batch, None where there is none.
+    `has_forward` and `has_backward` say what was run. `notes` say in sentences what could not be measured.
     """
 
     findings: tuple[Finding, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     description: RunDescription = field(default_factory=RunDescription)
+    scheme: str | None = None
+    is_trained: bool = False
     loss: float | None = None
     has_forward: bool = False
     has_backward: bool = False
@@ -59,6 +62,8 @@ class Report:
             "exit_code": self.exit_code,
             "model_class": self.description.model_class,
             "parameter_count": self.description.parameter_count,
+            "scheme": self.scheme,
+            "is_trained": self.is_trained,
             "loss": number_to_json(self.loss),
             "loss_name": self.description.loss,
             "trivial_loss": self.trivial_loss,

@@ -30,9 +30,11 @@ class Passed:
 class LayerRow:
     """A weight matrix. A number is None where it was not measured, is not defined, or where theory has no word.
 
-    `octaves` is log2(std ÷ expected_std). `forward_gain` is the rms of the output ÷ that of the input, the expected one
-    what a healthy layer has: expected_std · √fan_in. `backward_gain` is the rms of the gradient at the input ÷ that at
-    the output. Where a module has several matrices, the first one's row has what was measured of the module.
+    `scheme` is the id of the initialization that the weight looks like (`he_normal`), the formula is for people.
+    `expected_std` is not the scheme's but what keeps the signal here; `octaves` is log2(std ÷ expected_std).
+    `forward_gain` is the rms of the output ÷ that of the input, the expected one what a healthy layer has:
+    expected_std · √fan_in. `backward_gain` is the rms of the gradient at the input ÷ that at the output. Where a
+    module has several matrices, the first one's row has what was measured of the module.
     """
 
     path: str
@@ -44,6 +46,8 @@ class LayerRow:
     activation_before: str | None = None
     activation_after: str | None = None
     scheme: str | None = None
+    scheme_formula: str | None = None
+    scheme_confidence: float | None = None
     std: float | None = None
     expected_std: float | None = None
     octaves: float | None = None
@@ -76,7 +80,7 @@ def rows_of(window: Window, passed: Mapping[str, Passed]) -> tuple[LayerRow, ...
             continue  # an alias: the tensor has its row where it lives
         into = passed.get(layer.path, Passed())
         of_output = {} if layer.path in seen else _of_output(window, layer, into, predicted)
-        rows.append(_row(layer, record, into, of_output))
+        rows.append(_row(window, layer, record, into, of_output))
         seen.add(layer.path)
     return tuple(rows)
 
@@ -89,9 +93,10 @@ def _in_order(window: Window) -> list[Layer]:
     )
 
 
-def _row(layer: Layer, record: TensorStats, into: Passed, of_output: dict[str, Any]) -> LayerRow:
+def _row(window: Window, layer: Layer, record: TensorStats, into: Passed, of_output: dict[str, Any]) -> LayerRow:
     weight, std = layer.weight, known(record.moments.std)
-    expected = _expected_std(layer, into.rms)
+    scheme = window.recognition.by_key.get(weight.key)
+    expected = None if window.recognition.is_trained else _expected_std(layer, into.rms)
     size = known(record.moments.rms)
     measured = "forward_gain" in of_output and of_output["forward_gain"] is not None
     return LayerRow(
@@ -103,6 +108,9 @@ def _row(layer: Layer, record: TensorStats, into: Passed, of_output: dict[str, A
         depth=layer.depth,
         activation_before=layer.activation_before,
         activation_after=layer.activation_after,
+        scheme=scheme.name if scheme else None,
+        scheme_formula=scheme.formula or None if scheme else None,
+        scheme_confidence=scheme.confidence if scheme else None,
         std=std,
         expected_std=expected,
         octaves=math.log2(size / expected) if size and expected else None,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _GAP: Final = 2
 _LEAST_NAME: Final = 24
+_SURE: Final = 0.5
 _MARKS: Final = {Severity.CRITICAL: "!!", Severity.WARNING: "!", Severity.INFO: "·"}
 
 verdict = words.verdict
@@ -52,6 +53,10 @@ def summary(given: Report) -> str:
     if given.loss is not None:
         guess = f" (a uniform guess has {given.trivial_loss:.4g})" if given.trivial_loss is not None else ""
         parts.append(f"first loss {given.loss:.4g}{guess}")
+    if given.is_trained:
+        parts.append("weights that were trained before")
+    elif given.scheme is not None:
+        parts.append(f"most weights follow {given.scheme}")
     if not given.has_forward:
         parts.append("weights alone (a batch would show signals and gradients)")
     return ", ".join(parts)
@@ -112,6 +117,12 @@ def std(row: LayerRow) -> str:
     return number(row.std)
 
 
+def _scheme(row: LayerRow) -> str:
+    """The scheme's id, with a question mark where others fit as well."""
+    doubt = "?" if row.scheme_confidence is not None and row.scheme_confidence < _SURE else ""
+    return f"{row.scheme}{doubt}" if row.scheme else ""
+
+
 def _predicted(row: LayerRow) -> str:
     return number(row.predicted_rms.rms if row.predicted_rms else None)
 
@@ -129,12 +140,12 @@ class Column:
 
 COLUMNS: Final = (
     Column("shape", shape, "of the weight", is_text=True, yields=2),
-    Column("scheme", lambda r: r.scheme or "", "the initialization that the weight looks like", is_text=True),
+    Column("scheme", _scheme, "the initialization that the weight looks like", is_text=True),
     Column("std", std, "of the weight"),
     Column("expected", lambda r: number(r.expected_std), "std that keeps the signal behind this activation"),
     Column("oct", lambda r: signed(r.octaves), "log2 of std ÷ expected std"),
     Column("gain", lambda r: number(r.forward_gain), "rms of the output ÷ rms of the input"),
-    Column("expected", lambda r: number(r.expected_forward_gain), "gain of a healthy layer", yields=1),
+    Column("healthy", lambda r: number(r.expected_forward_gain), "gain that keeps the signal", yields=1),
     Column("back", lambda r: number(r.backward_gain), "rms of the gradient at the input ÷ at the output"),
     Column("rms", lambda r: number(r.output_rms), "of the output"),
     Column("predicted", _predicted, "rms of the output that a healthy start has here", yields=3),

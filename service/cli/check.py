@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="what to check, as module:callable")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write the report to FILE, as one page")
+    parser.add_argument("--rules", type=Path, metavar="FILE", help="thresholds, as for the collector [INITSCOPE_RULES]")
     parser.add_argument("--weights-only", action="store_true", help="do not run the model, even if there is a batch")
 
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Whatever the user's code prints must not get between the lines of the answer.
     with contextlib.redirect_stdout(sys.stderr):
         given = _given(_called(_found(arguments.target), arguments.target), arguments.target)
-        report = _checked(given, weights_only=arguments.weights_only)
+        report = _checked(given, arguments)
     if arguments.html is not None:
         _write(arguments.html, report.to_html())
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without × must not end in a traceback
@@ -142,10 +143,10 @@ def _given(returned: Any, target: str) -> Given:
     return Given(*parts)
 
 
-def _checked(given: Given, *, weights_only: bool) -> Report:
-    batch, loss_fn = (None, None) if weights_only else (given.batch, given.loss_fn)
+def _checked(given: Given, arguments: argparse.Namespace) -> Report:
+    batch, loss_fn = (None, None) if arguments.weights_only else (given.batch, given.loss_fn)
     try:
-        return check(given.model, batch, loss_fn, optimizer=given.optimizer)
+        return check(given.model, batch, loss_fn, optimizer=given.optimizer, rules=arguments.rules)
     except (CheckError, TypeError, ValueError) as error:
         raise Complaint(f"{_line(error)}{_origin(error.__cause__)}") from error
 

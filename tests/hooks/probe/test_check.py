@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -171,8 +173,32 @@ def test_only_what_is_included_is_looked_at() -> None:
     assert {r.path for r in report.layers} == {f"blocks.{i}.{name}" for i in range(2) for name in ("fc1", "fc2")}
 
 
-def test_rules_can_be_chosen() -> None:
-    assert check(deep(gain=0.1), batch(), F.cross_entropy, rules=[]).findings == ()
+def test_rules_and_thresholds_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = deep(gain=math.sqrt(2) * 1.55), batch()
+
+    def found(rules: Any = None) -> set[str]:
+        return {
+            f.rule for root in check(model, data, F.cross_entropy, rules=rules).findings for f, _ in root.flattened()
+        }
+
+    assert found(rules=[]) == set()
+    rule = min(found())
+    assert rule not in found({rule: False})
+    file = tmp_path / "rules.toml"
+    file.write_text(f"[{rule}]\nenabled = false\n")
+    assert found(file) == found() - {rule}
+    monkeypatch.setenv("INITSCOPE_RULES", str(file))
+    assert rule not in found()
+
+
+def test_each_weight_says_the_scheme_that_it_looks_like() -> None:
+    report = check(models.Gpt(vocabulary=400, width=64), models.tokens(), models.loss_of)
+    assert row(report, "wte").scheme == "pytorch_embedding"
+    assert {r.scheme for r in report.layers if r.path.startswith("blocks")} == {"pytorch_default"}
+    assert report.scheme == "pytorch_default"
+    assert not report.is_trained
+    he = row(check(deep(), batch(), F.cross_entropy), "4")
+    assert (he.scheme, he.scheme_formula) == ("he_normal", "√(2/fan_in)")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

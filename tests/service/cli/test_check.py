@@ -201,6 +201,15 @@ def test_weights_only_does_not_run_the_model(shell: Shell) -> None:
     assert json.loads(result.output)["has_forward"] is False
 
 
+def test_thresholds_come_from_a_file(shell: Shell) -> None:
+    (shell.folder / "rules.toml").write_text("[signal-collapse]\nenabled = false\n[weight-scale]\ndrift = 2.5\n")
+    assert shell.check("nets:healthy", "--rules", "rules.toml").status == 0
+    (shell.folder / "rules.toml").write_text("[weight-scales]\ndrift = 2.5\n")
+    result = shell.check("nets:healthy", "--rules", "rules.toml")
+    assert (result.status, result.output) == (3, "")
+    assert "did you mean 'weight-scale'" in result.errors
+
+
 def test_an_optimizer_is_described(shell: Shell) -> None:
     data = json.loads(shell.check("nets:adam", "--json").output)
     assert data["optimizers"][0]["name"] == "Adam"
