@@ -54,7 +54,7 @@ def drawing(title: str, points: Sequence[Point]) -> str:
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">',
         f'<text class="title" x="{_LEFT}" y="15">{escape(title)}</text>',
         *_axes(scale),
-        *_predicted(scale, points),
+        *_told(scale, points),
         f'<polyline class="measured" points="{_path(scale, measured)}"/>',
         *(_dot(scale, at, y, points[at]) for at, y in measured),
         "</svg>",
@@ -64,8 +64,8 @@ def drawing(title: str, points: Sequence[Point]) -> str:
 
 def _scale(points: Sequence[Point], measured: Sequence[tuple[int, float]]) -> _Scale:
     values = [y for _, y in measured]
-    bands = (v for p in points if p.expected for v in (p.expected.low, p.expected.high))
-    values += [math.log2(v) for v in bands if 0 < v < math.inf]
+    told = (v for p in points if p.expected for v in (p.expected.low, p.expected.high, p.expected.predicted))
+    values += [math.log2(v) for v in told if v is not None and 0 < v < math.inf]
     low, high = min(values), max(values)
     middle, room = (low + high) / 2, max(high - low, 2.0) * 0.56
     return _Scale(len(points), middle - room, middle + room)
@@ -96,36 +96,41 @@ def _power(tick: float) -> str:
     return f"{10.0**tick:.2g}" if -3 <= tick <= 3 else f"1e{tick:.0f}" if tick == round(tick) else f"1e{tick:.1f}"
 
 
-def _predicted(scale: _Scale, points: Sequence[Point]) -> list[str]:
-    """A band and a line for each run of layers that theory speaks of."""
+def _told(scale: _Scale, points: Sequence[Point]) -> list[str]:
+    """A band for each run of layers that have a healthy range, a line for each that have a prediction."""
+    bands = [(p.expected.low, p.expected.high) if p.expected else (None, None) for p in points]
     found: list[str] = []
-    for run in _runs(points):
-        # A layer that stands alone gets a short line, for a point cannot be seen.
-        room = 5.0 if len(run) == 1 else 0.0
-        places = [(scale.x(at) + shift, expected) for at, expected in run for shift in sorted({-room, room})]
-        top = [f"{x:.1f},{scale.y(_octaves(e.high)):.1f}" for x, e in places]
-        bottom = [f"{x:.1f},{scale.y(_octaves(e.low)):.1f}" for x, e in reversed(places)]
-        line = [f"{x:.1f},{scale.y(_octaves(e.rms)):.1f}" for x, e in places]
+    for run in _runs([None not in band for band in bands]):
+        places = _places(scale, run)
+        top = [f"{x:.1f},{scale.y(_octaves(bands[at][1])):.1f}" for x, at in places]
+        bottom = [f"{x:.1f},{scale.y(_octaves(bands[at][0])):.1f}" for x, at in reversed(places)]
         found.append(f'<polygon class="band" points="{" ".join(top + bottom)}"/>')
+    lines = [p.expected.predicted if p.expected else None for p in points]
+    for run in _runs([value is not None for value in lines]):
+        line = [f"{x:.1f},{scale.y(_octaves(lines[at])):.1f}" for x, at in _places(scale, run)]
         found.append(f'<polyline class="predicted" points="{" ".join(line)}"/>')
     return found
 
 
-def _runs(points: Sequence[Point]) -> list[list[tuple[int, Expected]]]:
-    runs: list[list[tuple[int, Expected]]] = []
-    last = -2
-    for at, point in enumerate(points):
-        if point.expected is None:
-            continue
-        if at != last + 1:
-            runs.append([])
-        runs[-1].append((at, point.expected))
-        last = at
+def _runs(flags: Sequence[bool]) -> list[list[int]]:
+    """Places of neighbours that are true."""
+    runs: list[list[int]] = []
+    for at, flag in enumerate(flags):
+        if flag and at and flags[at - 1]:
+            runs[-1].append(at)
+        elif flag:
+            runs.append([at])
     return runs
 
 
-def _octaves(value: float) -> float:
-    return math.log2(value) if value > 0 else -math.inf  # the scale ends it at its edge
+def _places(scale: _Scale, run: Sequence[int]) -> list[tuple[float, int]]:
+    # A layer that stands alone gets a short line, for a point cannot be seen.
+    room = 5.0 if len(run) == 1 else 0.0
+    return [(scale.x(at) + shift, at) for at in run for shift in sorted({-room, room})]
+
+
+def _octaves(value: float | None) -> float:
+    return math.log2(value) if value is not None and value > 0 else -math.inf  # the scale ends it at its edge
 
 
 def _path(scale: _Scale, measured: Sequence[tuple[int, float]]) -> str:
@@ -133,6 +138,10 @@ def _path(scale: _Scale, measured: Sequence[tuple[int, float]]) -> str:
 
 
 def _dot(scale: _Scale, at: int, y: float, point: Point) -> str:
-    told = f"{point.name}: {point.rms:.3g}" + (f", predicted {point.expected.rms:.3g}" if point.expected else "")
+    told, expected = f"{point.name}: {point.rms:.3g}", point.expected
+    if expected is not None and expected.predicted is not None:
+        told += f", predicted {expected.predicted:.3g}"
+    if expected is not None and expected.low is not None and expected.high is not None:
+        told += f", healthy {expected.low:.3g} to {expected.high:.3g}"
     place = f'cx="{scale.x(at):.1f}" cy="{scale.y(y):.1f}"'
     return f'<circle class="dot" {place} r="3"><title>{escape(told)}</title></circle>'

@@ -115,8 +115,8 @@ def _charts(given: Report) -> str:
     if not any(drawn):
         return ""
     return (
-        f'<h2>By depth</h2><div class="charts">{"".join(drawn)}</div><p class="soft">Solid: measured. Dashed, with its '
-        "band: what a healthy start keeps, where theory has a word.</p>"
+        f'<h2>By depth</h2><div class="charts">{"".join(drawn)}</div><p class="soft">Solid: measured. Dashed: what '
+        "these weights should give. Band: where a healthy start stays. Both only where theory has a word.</p>"
     )
 
 

@@ -124,7 +124,7 @@ def _scheme(row: LayerRow) -> str:
 
 
 def _predicted(row: LayerRow) -> str:
-    return number(row.predicted_rms.rms if row.predicted_rms else None)
+    return number(row.predicted_rms.predicted if row.predicted_rms else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ COLUMNS: Final = (
     Column("healthy", lambda r: number(r.expected_forward_gain), "gain that keeps the signal", yields=1),
     Column("back", lambda r: number(r.backward_gain), "rms of the gradient at the input ÷ at the output"),
     Column("rms", lambda r: number(r.output_rms), "of the output"),
-    Column("predicted", _predicted, "rms of the output that a healthy start has here", yields=3),
+    Column("predicted", _predicted, "rms of the output that these weights should give", yields=3),
     Column("signal", lambda r: share(r.signal_fraction), "share of the output that depends on the input", yields=4),
     Column("dead", lambda r: share(r.dead_fraction), "units in front of a rectifier that were never above zero"),
     Column("sat.", lambda r: share(r.saturated_fraction), "elements in the flat part of the activation"),

@@ -34,7 +34,7 @@ def row(path: str = "body.2", **values: object) -> LayerRow:
     given = {
         "name": "weight", "module_type": "Linear", "role": Role.HIDDEN, "shape": (64, 64), "depth": 2, "std": 0.0123456,
         "expected_std": 0.125, "octaves": -3.34, "forward_gain": 0.14, "expected_forward_gain": 1.0, "output_rms": 0.2,
-        "gradient_rms": 1e-9, "predicted_rms": Expected(1.0, 0.5, 2.0), "signal_fraction": 0.25, **values,
+        "gradient_rms": 1e-9, "predicted_rms": Expected(1.0, 0.1, 0.5, 2.0), "signal_fraction": 0.25, **values,
     }  # fmt: skip
     return LayerRow(path=path, **given)  # type: ignore[arg-type]
 
@@ -115,7 +115,7 @@ def test_json_is_plain_and_non_finite_numbers_are_text() -> None:
     assert data["findings"][0]["consequences"][0]["module_path"] == "body.4"
     assert data["layers"][0]["std"] is None
     assert data["layers"][0]["nonfinite_count"] == 9
-    assert data["layers"][0]["predicted_rms"] == {"rms": 1.0, "low": 0.5, "high": 2.0}
+    assert data["layers"][0]["predicted_rms"] == {"predicted": 1.0, "tolerance": 0.1, "low": 0.5, "high": 2.0}
     assert data["layers"][0]["role"] == "hidden"
 
 
@@ -176,13 +176,16 @@ def test_a_notebook_gets_the_page_without_its_frame() -> None:
 
 def test_a_drawing_shows_each_measured_layer_and_each_run_of_predictions() -> None:
     points = [
-        Point("a", 1.0, Expected(1.0, 0.5, 2.0)), Point("b", 0.25, Expected(1.0, 0.4, 2.5)), Point("c", None, None),
-        Point("d", 4.0, Expected(2.0, 1.0, 4.0)), Point("e", 0.0, None),
+        Point("a", 1.0, Expected(1.0, 0.1, 0.5, 2.0)), Point("b", 0.25, Expected(1.0, 0.1, 0.4, 2.5)),
+        Point("c", None, None),
+        Point("d", 4.0, Expected(2.0, 0.1, None, None)), Point("e", 0.0, None),
     ]  # fmt: skip
     svg = drawing("rms", points)
     assert svg.count("<circle") == 3  # zero has no place on a scale of octaves
-    assert svg.count('class="band"') == 2
-    assert "b: 0.25, predicted 1" in svg
+    assert svg.count('class="band"') == 1
+    assert svg.count('class="predicted"') == 2
+    assert "b: 0.25, predicted 1, healthy 0.4 to 2.5" in svg
+    assert "d: 4, predicted 2<" in svg
     heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
     assert heights[2] < heights[0] < heights[1]
     assert heights[1] - heights[0] == pytest.approx(heights[0] - heights[2], abs=0.2)  # two octaves each
@@ -195,13 +198,12 @@ def test_nothing_is_drawn_of_less_than_two_layers() -> None:
 
 def test_extreme_numbers_stay_inside_the_drawing() -> None:
     svg = drawing(
-        "rms", [Point("a", 1e-300, None), Point("b", 1e300, Expected(1.0, 0.0, math.inf)), Point("c", 1.0, None)]
+        "rms", [Point("a", 1e-300, None), Point("b", 1e300, Expected(1.0, 0.1, 0.0, math.inf)), Point("c", 1.0, None)]
     )
     for x, y in re.findall(r'c[x]="([^"]+)" cy="([^"]+)"', svg):
         assert 0 <= float(x) <= 460
         assert 0 <= float(y) <= 230
-    assert "nan" not in svg
-    assert "inf" not in svg
+    assert not re.search(r'="[^"]*(nan|inf)', svg)
 
 
 def test_a_real_report_of_weights_alone_has_a_page() -> None:
