@@ -137,6 +137,8 @@ MAX_RECORDS_PER_BATCH: Final = 10_000
 MAX_TENSORS_PER_RUN: Final = 20_000
 MAX_TENSORS_PER_BATCH: Final = 20_000
 MAX_SCALARS_PER_BATCH: Final = 10_000
+MAX_DIGESTS: Final = 512
+"""Parameters of a rank whose content at the start is told."""
 MAX_STEP: Final = 10**12
 MAX_COUNT: Final = 2**62
 MAX_TENSOR_KEY: Final = 2**53 - 1

@@ -200,6 +200,11 @@ class Header:
     scalars: Annotated[list[Scalar], Limit(max_length=v.MAX_SCALARS_PER_BATCH)] = field(default_factory=list)
     status: v.RunStatus | None = None
     books: Books | None = None
+    digests: Annotated[dict[Words, Words], Limit(max_length=v.MAX_DIGESTS)] = field(default_factory=dict)
+    """What stands for the content of this rank's replicated parameters at the start, by full name (several ranks only).
+
+    Equal parameters have equal ones. Once a session, sent until acknowledged.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

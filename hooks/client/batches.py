@@ -172,6 +172,7 @@ class Assembler:
             scalars=draft.scalars,
             status=status if final else None,
             books=self._books(),
+            digests=dict(carried.digests),
         )
         self.finished = final
         with self._guard.shield("encoding of a batch"):

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from initscope.hooks import vocabulary as v
 from initscope.hooks.client.batches import Assembler
@@ -57,6 +57,14 @@ class Client:
         with self.guard.shield("description"):
             if not self._outline.tell(description, tensors):
                 warn("initscope: described too often while the collector was away; the newest description is lost")
+            self._start()
+
+    def replicas(self, digests: Mapping[str, str]) -> None:
+        """What stands for this rank's parameters at the start, by full name. Travels as a description does."""
+        if self._inert:
+            return
+        with self.guard.shield("digests"):
+            self._outline.compare(digests)
             self._start()
 
     def record(self, step: int, count: int, rows: RowSource) -> bool:

@@ -6,7 +6,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from initscope.hooks import vocabulary as v
@@ -25,9 +25,10 @@ class Carried:
 
     description: RunDescription | None
     tensors: tuple[TensorInfo, ...]
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return self.description is not None or bool(self.tensors)
+        return self.description is not None or bool(self.tensors or self.digests)
 
 
 class Outline:
@@ -37,6 +38,7 @@ class Outline:
         self._news: deque[Carried] = deque()
         self._description: RunDescription | None = None
         self._tensors: dict[int, TensorInfo] = {}
+        self._digests: Mapping[str, str] = {}
         self._most = _TENSORS_A_BATCH
         self._careful = False
 
@@ -46,6 +48,11 @@ class Outline:
             return False
         self._news.append(Carried(tidy(description) if description is not None else None, tuple(tensors)))
         return True
+
+    def compare(self, digests: Mapping[str, str]) -> None:
+        """Takes what stands for this rank's parameters; as many as the wire carries."""
+        limit = v.MAX_MODULE_PATH
+        self._digests = {clean(name, limit): clean(x, limit) for name, x in [*digests.items()][: v.MAX_DIGESTS]}
 
     def absorb(self) -> None:
         """Takes in what was told since the last time."""
@@ -58,7 +65,7 @@ class Outline:
     @property
     def waiting(self) -> bool:
         """Whether there is something that no acknowledged batch has carried."""
-        return bool(self._news or self._tensors or self._description)
+        return bool(self._news or self._tensors or self._description or self._digests)
 
     @property
     def overflows(self) -> bool:
@@ -69,7 +76,7 @@ class Outline:
         """What the next batch carries; after a refusal the description goes alone, to tell what was refused."""
         if self._careful and self._description is not None:
             return Carried(self._description, ())
-        return Carried(self._description, tuple(self._tensors.values())[: self._most])
+        return Carried(self._description, tuple(self._tensors.values())[: self._most], self._digests)
 
     def acknowledge(self, carried: Carried) -> None:
         """A batch with this part was committed."""
@@ -101,6 +108,8 @@ class Outline:
         # What was told anew in the meantime is another object, and stays.
         if self._description is carried.description:
             self._description = None
+        if self._digests is carried.digests:
+            self._digests = {}
         for tensor in carried.tensors:
             if self._tensors.get(tensor.key) is tensor:
                 del self._tensors[tensor.key]

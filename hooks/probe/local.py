@@ -74,6 +74,9 @@ class LocalDiagnosis:
         """The model as it is known now."""
         self._put(self._take_description, description, list(tensors))
 
+    def replicas(self, digests: Mapping[str, str]) -> None:
+        """Says nothing here: other ranks are not seen."""
+
     def record(self, step: int, count: int, rows: Rows) -> bool:  # noqa: ARG002 - as the client's
         """One sampled step; `rows` is called on the diagnosis thread."""
         return self._put(self._take_rows, step, rows)

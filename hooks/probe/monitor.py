@@ -205,7 +205,13 @@ def _start(
     client = Client(settings, key, session, guard=guard) if settings.active else None
     sinks: list[Sink] = [sink for sink in (client, local) if sink is not None]
     registry = Registry(tree)
-    story = Story(sinks, registry, guard, _describe(choice.describe(root, tree), selection))
+    story = Story(
+        sinks,
+        registry,
+        guard,
+        _describe(choice.describe(root, tree), selection),
+        is_one_of_many=session.world_size > 1,
+    )
     recording = Recording(
         model,
         tree,

@@ -302,6 +302,7 @@ class Recording:
         tensors = [w.tensor.detach() for w in weights]
         if not self._has_traits:
             self._has_traits = True
+            self._tell.began(self._tree)
             traits = zip(weights, read_traits(tensors), strict=True)
             self._registry.learn_traits({w.full_name: found for w, found in traits})
         measured = zip(weights, measure_all(tensors), channels.row_similarities(tensors), strict=True)
@@ -380,6 +381,9 @@ class Reporter(Protocol):
 
     def note(self, sentence: str) -> None:
         """Something cannot be measured."""
+
+    def began(self, tree: Tree) -> None:
+        """The first step is about to be measured: parameters are those of the start."""
 
     def learned(self, trace: Trace) -> None:
         """The first forward was read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -15,7 +15,9 @@ from initscope.hooks.probe import optimizers
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.observe import Trace
 from initscope.hooks.probe.recording import Reporter
+from initscope.hooks.probe.replicas import read_digests
 from initscope.hooks.probe.take import Record
+from initscope.hooks.probe.walk import Tree
 from initscope.hooks.vocabulary import MAX_MODULE_PATH, RunStatus
 from initscope.hooks.wire import RunDescription, TensorInfo
 
@@ -32,6 +34,9 @@ class Sink(Protocol):
     def record(self, step: int, count: int, rows: Callable[[], Sequence[Record]]) -> bool:
         """The records of a step."""
 
+    def replicas(self, digests: Mapping[str, str]) -> None:
+        """What stands for this rank's parameters at the start, by full name."""
+
     def scalar(self, step: int, name: str, value: float | Callable[[], float]) -> bool:
         """A logged number."""
 
@@ -45,8 +50,17 @@ class Sink(Protocol):
 class Story(Reporter):
     """Keeps the run's description and tells every sink."""
 
-    def __init__(self, sinks: list[Sink], registry: Registry, guard: Guard, description: RunDescription) -> None:
+    def __init__(
+        self,
+        sinks: list[Sink],
+        registry: Registry,
+        guard: Guard,
+        description: RunDescription,
+        *,
+        is_one_of_many: bool = False,
+    ) -> None:
         self.guard = guard
+        self._is_one_of_many = is_one_of_many
         self._sinks = sinks
         self._registry = registry
         self._description = description
@@ -82,6 +96,15 @@ class Story(Reporter):
         if sentence not in self._notes:
             self._notes[sentence] = None
             self._is_new = True
+
+    def began(self, tree: Tree) -> None:
+        """The first step is about to be measured: each of several ranks tells what it starts with."""
+        if not self._is_one_of_many:
+            return
+        with self.guard.shield("digests of the parameters"):
+            digests = read_digests(tree)
+            for sink in self._sinks:
+                sink.replicas(digests)
 
     def learned(self, trace: Trace) -> None:
         """The first forward was read."""

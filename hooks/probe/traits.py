@@ -30,7 +30,7 @@ def read_traits(weights: Sequence[torch.Tensor]) -> list[Traits]:
 
 
 def _traits(weight: torch.Tensor) -> Traits:
-    digest = _digest(weight)
+    digest = digest_of(weight)
     matrix = weight.flatten(1) if weight.dim() > 1 else weight[None]
     rows, columns = matrix.shape
     if weight.dim() < 2 or min(rows, columns) < 2:
@@ -94,7 +94,8 @@ def _spectral(block: torch.Tensor) -> torch.Tensor:
     return largest / (block.square().mean().sqrt() * (math.sqrt(rows) + math.sqrt(columns)))
 
 
-def _digest(weight: torch.Tensor) -> str | None:
+def digest_of(weight: torch.Tensor) -> str | None:
+    """What stands for shape and content; None for so few elements that equal ones are no surprise."""
     if weight.numel() < _LEAST:
         return None
     flat = weight.reshape(-1)

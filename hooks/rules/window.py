@@ -72,7 +72,8 @@ class Window:
     """Step-0 baseline and the last sampled steps, ascending; the last one is the step under judgement.
 
     `steps[s][key]` is the record of a tensor at step s; a tensor may be absent at a step. `scalars[name]` is a list of
-    (step, value), ascending. `baseline` is the attempt's first evaluated step.
+    (step, value), ascending. `baseline` is the attempt's first evaluated step. `replicas[rank]` has digests of a rank's
+    parameters at the start, by full name; it is empty where one process trains, or where others are not seen.
     """
 
     model: Model
@@ -81,6 +82,7 @@ class Window:
     baseline_step: int = 0
     scalars: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
     expected_ranks: int = 1
+    replicas: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def step(self) -> int:

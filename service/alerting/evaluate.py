@@ -112,7 +112,9 @@ class Evaluator:
             records = evaluation.load_steps(connection, work, ready) if ready else {}
             seen = _Seen(after, until, evaluation.count_rows(connection, work, after, until))
             scalars = self._scalars(connection, work, state)
-        outcome = self._judge(work, state, ready, records, scalars)
+            is_start = state is not None and state.baseline_step in ready and work.world_size > 1
+            replicas = evaluation.load_digests(connection, work) if is_start else {}
+        outcome = self._judge(work, state, ready, records, scalars, replicas)
         is_done = len(ready) == len(new)
         if is_done and work.has_ended and state is not None:
             self._close(state, outcome)
@@ -204,6 +206,7 @@ class Evaluator:
         ready: Sequence[int],
         records: Mapping[int, StepStats],
         scalars: Mapping[str, list[tuple[int, float]]],
+        replicas: Mapping[int, Mapping[str, str]],
     ) -> _Outcome:
         last = -1 if work.evaluated_step is None else work.evaluated_step
         outcome = _Outcome(last, dict(state.episodes) if state is not None else {})
@@ -223,6 +226,7 @@ class Evaluator:
                 baseline_step=state.baseline_step,
                 scalars=scalars,
                 expected_ranks=work.world_size,
+                replicas=replicas,
             )
             found = diagnose(window, rules, selection.limits, self._failures.note)
             could = judged(window, rules) - self._failures.taken()

@@ -158,6 +158,8 @@ def _save_session(
         values["current_step"] = _latest(current, header.last_step, *steps)
     if batch.books is not None:
         values["books"] = batch.books
+    if header.digests:
+        values["digests"] = header.digests
     writes.save_session(connection, session.session_no, values)
 
 

@@ -141,6 +141,17 @@ def reached_step(connection: Connection, work: Work) -> int | None:
     return min(last for _, last in rows) if rows and len(rows) >= work.world_size else None
 
 
+def load_digests(connection: Connection, work: Work) -> dict[int, dict[str, str]]:
+    """What each rank of the attempt started with: digests by full name of a parameter, by rank."""
+    s = Session
+    query = (
+        select(s.rank, s.digests)
+        .where(s.run_no == work.run_no, s.attempt == work.attempt, s.digests.is_not(None))
+        .order_by(s.session_no)
+    )
+    return {rank: dict(digests) for rank, digests in connection.execute(query)}
+
+
 def load_description(connection: Connection, work: Work) -> RunDescription:
     """The run's description; unknown fields of a newer client are left out."""
     data = connection.execute(select(Run.description).where(Run.run_no == work.run_no)).scalar_one()

@@ -144,6 +144,8 @@ class Session(Base):
     """Where the job is by its last heartbeat or batch; rows up to here may still be on their way."""
     status: Mapped[str]
     books: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    digests: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What stands for the rank's parameters at the start, by full name; None where it is the only one."""
 
 
 class BatchRow(Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +25,14 @@ class Recorded:
     scalars: list[tuple[int, str, float]] = field(default_factory=list)
     reached_steps: list[int] = field(default_factory=list)
     status: RunStatus | None = None
+    digests: dict[str, str] = field(default_factory=dict)
 
     def describe(self, description: RunDescription, tensors: Sequence[TensorInfo]) -> None:
         self.description = description
         self.infos = {t.key: t for t in tensors}
+
+    def replicas(self, digests: Mapping[str, str]) -> None:
+        self.digests = dict(digests)
 
     def record(self, step: int, count: int, rows: Callable[[], Sequence[tuple[int, TensorStats]]]) -> bool:
         made = rows()

@@ -31,6 +31,29 @@ def test_it_stays_with_every_batch_until_one_is_acknowledged() -> None:
     assert not carried[-1]
 
 
+def test_what_a_rank_started_with_travels_until_it_is_acknowledged_and_once() -> None:
+    bench = BenchSender()
+    bench.outline.compare({"fc.weight": "aa", "": "bb"})
+    for step in range(3):
+        bench.record(step, 3, rows(3))
+        bench.drain()
+    assert [batch.get("digests") for batch in bench.transport.batches.values()] == [
+        {"fc.weight": "aa", "": "bb"},
+        None,
+        None,
+    ]
+
+
+def test_no_more_digests_travel_than_the_wire_carries() -> None:
+    outline = Outline()
+    outline.compare({f"p{i}": "aa" for i in range(2 * v.MAX_DIGESTS)})
+    assert outline.waiting
+    carried = outline.carry()
+    assert len(carried.digests) == v.MAX_DIGESTS
+    outline.acknowledge(carried)
+    assert not outline.waiting
+
+
 def test_what_is_told_while_a_batch_is_under_way_is_sent_again() -> None:
     outline = Outline()
     outline.tell(RunDescription(model_class="A"), tensors(1))
