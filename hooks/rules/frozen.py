@@ -21,7 +21,7 @@ def check_frozen(window: Window, limits: Limits) -> Iterable[Finding]:
     frozen = [x for x in hidden if not x.weight.trainable]
     if len(frozen) < limits["share"] * len(hidden) or not frozen or is_trained(window):
         return
-    if not all(_looks_drawn(window, x) for x in frozen):
+    if not all(looks_drawn(window, x) for x in frozen):
         return
     first = frozen[0]
     yield Finding(
@@ -44,7 +44,7 @@ def check_frozen(window: Window, limits: Limits) -> Iterable[Finding]:
     )
 
 
-def _looks_drawn(window: Window, layer: Layer) -> bool:
+def looks_drawn(window: Window, layer: Layer) -> bool:
     """Whether a weight is a draw from one of the usual families, or a structure such as zero that none has trained."""
     scheme = window.recognition.by_key.get(layer.weight.key)
     return scheme is not None and scheme.family not in (Family.TRAINED, Family.UNKNOWN)

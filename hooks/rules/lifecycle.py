@@ -72,7 +72,8 @@ def advance(
 ) -> tuple[dict[str, Episode], list[Transition]]:
     """Episodes by fingerprint after one more evaluated step, and what changed.
 
-    `findings` are the roots of `diagnose`; their consequences have episodes of their own, with the root as parent.
+    `findings` are the roots of `diagnose`; their consequences have episodes of their own, with the root as parent, and
+    so have those that an open episode of an earlier step explains.
     `judged` holds the ids of the rules that this step could judge (`engine.judged`): for others silence is no
     all-clear; None means all. A step that was judged before (late rows) may add and worsen, but does not count again.
     """
@@ -90,7 +91,50 @@ def advance(
         changes += changed
         if new is not None:
             after[fingerprint] = new
-    return after, changes
+    return _traced(after, rules), changes
+
+
+def _traced(episodes: Mapping[str, Episode], rules: Mapping[str, Rule]) -> dict[str, Episode]:
+    """The episodes, with what an earlier one led to under it.
+
+    `engine.fold` sees one step. What follows later (NaN some steps after a signal that grows) is no second root: a root
+    goes under an open episode that began before it, is at least as severe, and is named in its rule's `explained_by`.
+    """
+    traced = dict(episodes)
+    for fingerprint, episode in episodes.items():
+        # A parent that never opened explains nothing.
+        if episode.is_alive and (episode.parent is None or episode.parent not in episodes):
+            traced[fingerprint] = replace(episode, parent=_origin_of(fingerprint, episode, traced, rules))
+    return traced
+
+
+def _origin_of(
+    fingerprint: str, episode: Episode, episodes: Mapping[str, Episode], rules: Mapping[str, Rule]
+) -> str | None:
+    """The fingerprint of the earliest open episode that explains this one; None where there is none."""
+    rule = rules.get(episode.finding.rule)
+    causes = [
+        (other.first_step, name)
+        for name, other in episodes.items()
+        if rule is not None
+        and other.finding.rule in rule.explained_by
+        and other.state is EpisodeState.OPEN
+        and other.first_step < episode.first_step
+        and other.severity.rank >= episode.severity.rank
+        and not _is_below(name, fingerprint, episodes)
+    ]
+    return min(causes)[1] if causes else None
+
+
+def _is_below(fingerprint: str, root: str, episodes: Mapping[str, Episode]) -> bool:
+    seen: set[str] = set()
+    up: str | None = fingerprint
+    while up is not None and up in episodes and up not in seen:
+        if up == root:
+            return True
+        seen.add(up)
+        up = episodes[up].parent
+    return False
 
 
 def close(episodes: Mapping[str, Episode], step: int) -> tuple[dict[str, Episode], list[Transition]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from statistics import median
 from typing import Final
 
 from initscope.hooks.rules.blame import Blame, blame_scale, hot_stream, tied_logit_std, token_table
@@ -17,6 +18,10 @@ from initscope.hooks.vocabulary import Cause, Kind, Severity
 
 LOUD_STREAM: Final = 2.0
 """Octaves from the first output to the head's input that explain logits that are too large."""
+_RECENT: Final = 5
+"""Losses whose median says whether anything was learned."""
+_LEARNED: Final = 0.9
+"""Share of the loss of knowing nothing under which something was."""
 _LOSSES: Final = (None, "cross_entropy", "nll_loss", "crossentropyloss")
 
 
@@ -28,6 +33,34 @@ def loss_excess(window: Window) -> tuple[float, float] | None:
     if loss is None or not math.isfinite(loss) or classes is None or classes < 2 or description.loss not in _LOSSES:
         return None
     return loss - trivial_loss(classes), trivial_loss(classes)
+
+
+def uniform_loss(window: Window) -> float:
+    """The cross entropy of a uniform guess, ln C; 0 for another loss and where no loss was logged."""
+    known = loss_excess(window)
+    return known[1] if known is not None else 0.0
+
+
+def loss_rise(window: Window, step: int | None = None) -> float | None:
+    """The loss at a step ÷ what it was before anything was learned; None where one of them is unknown.
+
+    Before: the larger of the first loss and, for a cross entropy, ln C, which a small first loss may be below of.
+    """
+    first = window.scalar("loss", window.baseline_step)
+    now = window.scalar("loss", window.step if step is None else step)
+    if first is None or now is None or not math.isfinite(first) or math.isnan(now):
+        return None
+    before = max(first, uniform_loss(window))
+    return now / before if before > 0.0 else None
+
+
+def is_stuck(window: Window, wait: float) -> bool:
+    """Whether after `wait` steps the loss is still what knowing nothing costs: ln C, or the first loss if not known."""
+    before = uniform_loss(window) or window.scalar("loss", window.baseline_step)
+    recent = [loss for step in sorted(window.steps)[-_RECENT:] if (loss := window.scalar("loss", step)) is not None]
+    if before is None or not recent or window.step - window.baseline_step < wait:
+        return False
+    return not median(recent) < _LEARNED * before
 
 
 def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:

@@ -18,7 +18,7 @@ from initscope.hooks.rules.signals import (
     rms,
     saturation,
 )
-from initscope.hooks.rules.updates import hurried
+from initscope.hooks.rules.updates import blame_steps, hurried
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import BOUNDED, activation_name
 from initscope.hooks.vocabulary import Cause, Kind, Severity
@@ -36,7 +36,7 @@ def check_forward(window: Window, limits: Limits) -> Iterable[Finding]:
         backward = backward_drift(window, chain)
         critical = backward is not None and _is_certain(drift, backward, limits, is_adaptive(window))
         origin = _origin(drift, start, limits)
-        yield _rushed(window, _forward_finding(window, drift, backward, critical, origin), limits, start)
+        yield _rushed(window, _forward_finding(window, drift, backward, critical, origin), limits, start, drift)
 
 
 def _is_certain(forward: Drift, backward: Drift, limits: Limits, adaptive: bool) -> bool:
@@ -65,9 +65,12 @@ def _origin(drift: Drift, start: Drift | None, limits: Limits) -> Drift:
     return start
 
 
-def _rushed(window: Window, finding: Finding, limits: Limits, start: Drift | None) -> Finding:
+def _rushed(window: Window, finding: Finding, limits: Limits, start: Drift | None, drift: Drift) -> Finding:
     """The finding, with the learning rate as its cause where the start was fine and the steps were not."""
-    blame = None if start is None or _was_there(limits, start) else hurried(window)
+    if start is None or _was_there(limits, start):
+        return finding
+    new = drift.total > 0 and start.total < 0.5 * drift.total
+    blame = blame_steps(window) if new else hurried(window)
     if blame is None:
         return finding
     words = f"{finding.diagnosis} It was not so at the start: {blame.why}."
@@ -143,7 +146,7 @@ def check_backward(window: Window, limits: Limits) -> Iterable[Finding]:
         flat = saturation(window, drift.layers)
         certain = drift.total >= limits["critical"] + drift.tolerance and flat >= limits["saturated"]
         origin = _origin(drift, start, limits)
-        yield _rushed(window, _backward_finding(window, drift, flat, certain, origin), limits, start)
+        yield _rushed(window, _backward_finding(window, drift, flat, certain, origin), limits, start, drift)
 
 
 def _is_branch(window: Window, chain: Sequence[Layer], drift: Drift) -> bool:

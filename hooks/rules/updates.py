@@ -11,6 +11,7 @@ from initscope.hooks.layers import Layer
 from initscope.hooks.rules.blame import Blame, blame_scale
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.loss import is_stuck, loss_rise
 from initscope.hooks.rules.remedy import healthy_std, number
 from initscope.hooks.rules.signals import rms
 from initscope.hooks.rules.window import Window
@@ -49,11 +50,25 @@ def median_ratio(window: Window, smallest: float, step: int | None = None) -> fl
     return median(values) if values else None
 
 
+def _is_lost(window: Window, limits: Limits) -> bool:
+    """The second sign: a loss above its start, or none below it after some steps. Some nets do learn in large steps."""
+    rises = [rise for step in window.steps if (rise := loss_rise(window, step)) is not None]
+    return not rises or max(rises) >= limits["rise"] or is_stuck(window, limits["wait"])
+
+
+def largest_ratio(window: Window) -> float:
+    """The largest median update ratio of the window's steps; 0 where none was measured."""
+    return max((median_ratio(window, TINY, step) or 0.0 for step in window.steps), default=0.0)
+
+
 def hurried(window: Window) -> Blame | None:
     """Blames what was too large at the start, else the learning rate, if a step of the window was large."""
-    ratios = [median_ratio(window, TINY, step) or 0.0 for step in window.steps]
-    largest = max(ratios, default=0.0)
-    return (blame_scale(window) or _rate(window, largest)) if largest >= HURRIED else None
+    return blame_steps(window) if largest_ratio(window) >= HURRIED else None
+
+
+def blame_steps(window: Window) -> Blame:
+    """What makes a start go bad that looked fine: what was too large at the start, else the learning rate."""
+    return blame_scale(window) or _rate(window, largest_ratio(window))
 
 
 def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -66,12 +81,13 @@ def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
         median_ratio(window, limits["smallest"], s) or 0.0 for s in sorted(window.steps)[-int(limits["sustained"]) :]
     ]
     sustained = len(last) >= limits["sustained"] and min(last) >= limits["warning"]
+    huge = typical >= limits["critical"]
     worst = max(ratios, key=lambda x: ratios[x])
     blame = blame_scale(window) or _rate(window, typical)
     layer = blame.layer or worst
     yield Finding(
         rule=UPDATE_RATIO.id,
-        severity=Severity.CRITICAL if sustained or typical >= limits["critical"] else Severity.WARNING,
+        severity=Severity.CRITICAL if (sustained or huge) and _is_lost(window, limits) else Severity.WARNING,
         cause=blame.cause,
         step=window.step,
         subject="run",
@@ -91,8 +107,9 @@ def _rate(window: Window, typical: float) -> Blame:
     name = groups[0].name if groups else "the optimizer"
     if rate is None:
         return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate of {name} is too high", "# lower the learning rate")
-    better = rate * 0.01 / typical
-    remedy = f"lr={number(better)}  # instead of {number(rate)}: changes the weights by about 0.01 a step"
+    # Momentum and curvature make small steps too large as well: never name more than a tenth.
+    better = rate * min(0.01 / typical if typical > 0.0 else 0.1, 0.1)
+    remedy = f"lr={number(better)}  # instead of {number(rate)}: changes the weights by at most about 0.01 a step"
     return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate {number(rate)} of {name} is too high", remedy)
 
 
@@ -100,13 +117,21 @@ UPDATE_RATIO: Final = Rule(
     id="update-ratio",
     family="updates",
     check=check_ratio,
-    limits={"warning": 0.3, "critical": 1.0, "sustained": 3, "smallest": TINY},
+    limits={
+        "warning": 0.3,
+        "critical": 1.0,
+        "sustained": 3,
+        "smallest": TINY,
+        "rise": 1.2,
+        "wait": 8,
+    },
     needs=(Kind.UPDATE, Kind.WEIGHT),
     explained_by=("nonfinite", "forward-drift", "embedding-scale", "unscaled-input"),
     title="Updates as large as the weights",
     statistic="Median over matrices of rms(update) ÷ rms(weight); tables and residual outputs left out, and matrices "
     "that are under `smallest` times their expected std, or started so at most 20 steps ago. Warning from `warning`, "
-    "critical from `critical` or where the last `sustained` sampled steps all reach `warning`.",
+    "critical from `critical`, or where the last `sustained` sampled steps all reach `warning`, if the loss has been "
+    "`rise` times that of the start in the window, or has not fallen after `wait` steps (or is unknown).",
     harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights: normal; so is 0.17 for SGD.",
     remedy="Mend what the finding blames, else lower the learning rate to the one it names.",
     source="Karpathy, CS231n: about 0.001; the measured range of healthy starts is wider.",

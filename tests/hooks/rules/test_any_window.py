@@ -39,7 +39,11 @@ def records(draw: st.DrawFn) -> TensorStats:
 
 
 WORDS = st.sampled_from([None, "", "relu", "ReLU", "tanh", "sigmoid", "gelu", "unheard_of"])
-PATHS = st.sampled_from(["", "a", "b.0", "b.1", "c.qkv", "c.q_proj", "c.k_proj", "lora", "a\u202eb", "x y"])
+PATHS = st.sampled_from(
+    ["", "a", "b.0", "b.1", "b.2", "c.qkv", "c.q_proj", "c.k_proj", "lora_A", "lora_B", "experts.0", "a\u202eb", "x y"]
+)
+
+TYPES = ["", "Linear", "Conv2d", "ConvTranspose2d", "Embedding", "LSTM", "MultiheadAttention"]
 
 
 @st.composite
@@ -56,7 +60,11 @@ def tensors(draw: st.DrawFn) -> TensorInfo:
         name=name,
         kind=kind,
         role=draw(st.sampled_from(Role)),
-        module_type=draw(st.sampled_from(["", "Linear", "Conv2d", "ConvTranspose2d", "Embedding", "LSTM"])),
+        module_type=draw(
+            st.sampled_from(["", "Linear", "Conv2d", "ConvTranspose2d", "Embedding", "LSTM", "MultiheadAttention"])
+        ),
+        dtype=draw(st.sampled_from(["", "float32", "float16", "bfloat16"])),
+        block=draw(st.sampled_from([None, path])),
         shape=draw(st.lists(st.integers(0, 70), max_size=4)),
         fan_in=draw(st.one_of(st.none(), NUMBER)),
         fan_out=draw(st.one_of(st.none(), NUMBER)),

@@ -182,3 +182,52 @@ def test_severity_never_understates_the_newest_sighting(seen: list[Seen], patien
 @given(LIVES, COUNTS, COUNTS)
 def test_the_same_life_gives_the_same_transitions(seen: list[Seen], patience: int, clear_after: int) -> None:
     assert live(seen, patience, clear_after)[1] == live(seen, patience, clear_after)[1]
+
+
+def of_rule(rule: str, severity: Severity, step: int, parent: Sequence[Finding] = ()) -> Finding:
+    return replace(sighting(severity, step), rule=rule, consequences=tuple(parent))
+
+
+def chain(*links: tuple[str, tuple[str, ...]]) -> dict[str, Rule]:
+    return {name: replace(rules()["r"], id=name, explained_by=causes) for name, causes in links}
+
+
+def test_what_an_earlier_finding_explains_goes_under_it() -> None:
+    known = chain(("growth", ()), ("nan", ("growth",)))
+    episodes, _ = advance({}, [of_rule("growth", CRITICAL, 0)], 0, known)
+    episodes, _ = advance(episodes, [of_rule("nan", CRITICAL, 1)], 1, known, judged={"nan"})
+    assert episodes["nan|a||"].parent == "growth|a||"
+    assert episodes["growth|a||"].parent is None
+
+
+def test_a_milder_a_later_or_a_resolved_finding_explains_nothing() -> None:
+    known = chain(("growth", ()), ("nan", ("growth",)))
+    milder, _ = advance({}, [of_rule("growth", WARNING, 0)], 0, known)
+    milder, _ = advance(milder, [of_rule("nan", CRITICAL, 1)], 1, known)
+    later, _ = advance({}, [of_rule("nan", CRITICAL, 0)], 0, known)
+    later, _ = advance(later, [of_rule("nan", CRITICAL, 1), of_rule("growth", CRITICAL, 1)], 1, known)
+    resolved, _ = advance({}, [of_rule("growth", CRITICAL, 0)], 0, known)
+    for step in (1, 2):
+        resolved, _ = advance(resolved, [], step, known)
+    resolved, _ = advance(resolved, [of_rule("nan", CRITICAL, 3)], 3, known)
+    assert [e["nan|a||"].parent for e in (milder, later, resolved)] == [None, None, None]
+
+
+def test_findings_that_explain_each_other_make_no_circle() -> None:
+    known = chain(("a", ("b",)), ("b", ("a",)), ("c", ("b",)))
+    episodes, _ = advance({}, [of_rule("a", CRITICAL, 0)], 0, known)
+    for step in (1, 2, 3):
+        found = [of_rule(name, CRITICAL, step) for name in ("a", "b", "c")[: step + 1]]
+        episodes, _ = advance(episodes, found, step, known)
+    assert {f[0]: e.parent for f, e in episodes.items()} == {"a": None, "b": "a|a||", "c": "b|a||"}
+
+
+def test_a_parent_that_never_opened_hides_nothing() -> None:
+    known = chain(("jump", ()), ("spike", ("jump",)))
+    known["jump"] = replace(known["jump"], patience=2)
+    spike = of_rule("spike", WARNING, 0)
+    episodes, _ = advance({}, [of_rule("jump", CRITICAL, 0, [spike])], 0, known)
+    assert episodes["spike|a||"].parent == "jump|a||"
+    episodes, _ = advance(episodes, [], 1, known)
+    assert "jump|a||" not in episodes
+    assert (episodes["spike|a||"].state, episodes["spike|a||"].parent) == (OPEN, None)
