@@ -35,7 +35,8 @@ class Sink(Protocol):
         """The records of a step."""
 
     def replicas(self, digests: Mapping[str, str]) -> None:
-        """What stands for this rank's parameters at the start, by full name."""
+        """What stands for this rank's parameters at the start, by full name; a sink that sees one rank needs it not."""
+        return None
 
     def scalar(self, step: int, name: str, value: float | Callable[[], float]) -> bool:
         """A logged number."""
