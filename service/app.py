@@ -37,6 +37,7 @@ from initscope.service.ingest.limits import Admission
 from initscope.service.ingest.tally import Tally
 from initscope.service.settings import Settings
 from initscope.service.store.engine import Database
+from initscope.service.web import compare as compare_page
 from initscope.service.web import pages
 from initscope.service.web.assets import make_assets
 from initscope.service.worker import Worker
@@ -55,6 +56,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     rules.router,
     endpoint.router,
     pages.router,
+    compare_page.router,
 )  # fmt: skip
 """Every room's routes; a new router is one line here."""
 

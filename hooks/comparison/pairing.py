@@ -90,7 +90,7 @@ def _alike(one: _Module, other: _Module) -> bool:
     """Whether modules of the same path do the same: a matrix is no norm, a layer no activation; widths may differ."""
     shapes, others = one.shapes, other.shapes
     if not shapes or not others:
-        return not shapes and not others
+        return one.type == other.type or not (shapes or others)
     shared = shapes.keys() & others.keys()
     return bool(shared) and all(len(shapes[name]) == len(others[name]) for name in shared)
 

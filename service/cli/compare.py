@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from rich.console import Console
 
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         console = _console()
         for comparison in found:
             tables.show_comparison(console, comparison, everything=arguments.all)
+            console.print(f"page: {reader.url}/compare?{_page_query(comparison)}", soft_wrap=True, markup=False)
     return 0 if all(comparison["is_equal"] for comparison in found) else 1
 
 
@@ -74,6 +76,10 @@ def _compare(reader: Reader, arguments: argparse.Namespace, other: str) -> Json:
             by_then = "" if arguments.step is None else f" up to step {arguments.step}"
             raise Complaint(f"run {side['name']!r} has no records{by_then}")
     return found
+
+
+def _page_query(found: Json) -> str:
+    return urlencode([("run", side["id"]) for side in found["runs"]])
 
 
 def _check_widths(arguments: argparse.Namespace) -> int:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.templating import Jinja2Templates
 
 from initscope.hooks.rules.selection import Selection
 from initscope.hooks.vocabulary import MAX_NAME, RunStatus
 from initscope.service.alerting import thresholds
 from initscope.service.api.auth import require
 from initscope.service.store import read_findings, read_runs, read_scalars, read_stats
-from initscope.service.store.engine import Database
 from initscope.service.store.read_runs import RunHead
 from initscope.service.web import sparkline, words
+from initscope.service.web.rendering import database_of, render
 
 router = APIRouter(tags=["pages"], dependencies=[Depends(require("read"))], include_in_schema=False)
 _PAGE = 50
 _LOSS_UNTIL = 200
-
-_templates = Jinja2Templates(directory=str(files("initscope.service.web") / "templates"))
-_templates.env.globals["words"] = words
-_templates.env.trim_blocks = _templates.env.lstrip_blocks = True
 
 
 @router.get("/")
@@ -37,7 +31,7 @@ def list_page(
 ) -> Response:
     """Runs, newest first."""
     now = datetime.now(UTC)
-    with _database(request).read() as conn:
+    with database_of(request).read() as conn:
         found = read_runs.list_runs(
             conn, now=now, project=project or None, status=status, name=name or None, before=before, limit=_PAGE + 1
         )
@@ -56,18 +50,16 @@ def list_page(
     ]
     chosen = {"project": project, "status": status, "name": name}
     older = runs[-1].run_no if len(found) > _PAGE else None
-    return _render(
-        request, "runs.html", lines=lines, projects=projects, chosen=chosen, older=older, sparkline=sparkline
-    )
+    return render(request, "runs.html", lines=lines, projects=projects, chosen=chosen, older=older, sparkline=sparkline)
 
 
 @router.get("/runs/{run}")
 def run_page(request: Request, run: str, attempt: Annotated[int | None, Query(ge=0, le=1_000_000)] = None) -> Response:
     """One run."""
-    with _database(request).read() as conn:
+    with database_of(request).read() as conn:
         head = read_runs.find_run(conn, run)
         if head is None:
-            return _render(request, "missing.html", status_code=404)
+            return render(request, "missing.html", status_code=404)
         number = head.attempt if attempt is None else min(attempt, head.attempt)
         findings = read_findings.list_findings(conn, head.run_no, number)
         past = [
@@ -79,7 +71,7 @@ def run_page(request: Request, run: str, attempt: Annotated[int | None, Query(ge
         attempts = read_runs.list_attempts(conn, head.run_no)
         sessions = read_runs.list_sessions(conn, head.run_no)
         stored = read_runs.count_stored(conn, head.run_no)
-    return _render(
+    return render(
         request,
         "run.html",
         **_headline(head, findings, steps, len(thresholds.of_run(_selection(request), head.description).active)),
@@ -99,13 +91,13 @@ def rules_page(request: Request, run: Annotated[str | None, Query(max_length=MAX
     selection = _selection(request)
     head, ignored = None, []
     if run is not None:
-        with _database(request).read() as conn:
+        with database_of(request).read() as conn:
             head = read_runs.find_run(conn, run)
         if head is None:
-            return _render(request, "missing.html", status_code=404)
+            return render(request, "missing.html", status_code=404)
         ignored = thresholds.ignored(selection, head.description)
         selection = thresholds.of_run(selection, head.description)
-    return _render(request, "rules.html", run=head, selection=selection, ignored=ignored)
+    return render(request, "rules.html", run=head, selection=selection, ignored=ignored)
 
 
 def _headline(head: RunHead, findings: list[read_findings.FindingHead], steps: list[int], rules: int) -> dict[str, Any]:
@@ -126,13 +118,3 @@ def _headline(head: RunHead, findings: list[read_findings.FindingHead], steps: l
 def _selection(request: Request) -> Selection:
     selection: Selection = request.app.state.selection
     return selection
-
-
-def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
-def _render(request: Request, template: str, *, status_code: int = 200, **values: Any) -> Response:
-    values["version"] = request.app.version
-    return _templates.TemplateResponse(request, template, values, status_code=status_code)

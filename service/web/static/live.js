@@ -26,6 +26,9 @@ function exchange(fresh) {
   for (const details of part.querySelectorAll("details[open][data-keep]")) {
     fresh.querySelector(`details[data-keep="${CSS.escape(details.dataset.keep)}"]`)?.setAttribute("open", "");
   }
+  for (const box of part.querySelectorAll("input[type=checkbox][name]:checked")) {
+    fresh.querySelector(`input[name="${CSS.escape(box.name)}"][value="${CSS.escape(box.value)}"]`)?.setAttribute("checked", "");
+  }
   const focusables = "a, button, summary, input, select, [tabindex]";
   const focused = [...part.querySelectorAll(focusables)].indexOf(document.activeElement);
   const placed = document.importNode(fresh, true);

@@ -72,6 +72,12 @@ def test_a_matrix_is_no_norm_even_at_the_same_path() -> None:
     assert (pairing.modules, pairing.only_a, pairing.only_b) == ((), ("x",), ("x",))
 
 
+def test_a_layer_whose_weight_was_not_watched_stays_in_its_place() -> None:
+    both = [info("x", shape=[8, 8], module_type="Linear"), info("x", "output", Kind.ACTIVATION, module_type="Linear")]
+    pairing = pair_modules(dict(enumerate(both)), {1: both[1]})
+    assert [(p.a, len(p.tensors)) for p in pairing.modules] == [("x", 1)]
+
+
 def test_the_only_output_of_a_module_has_a_counterpart_whatever_its_name() -> None:
     a = {1: info("x", "output", Kind.ACTIVATION)}
     b = {1: info("x", "output.logits", Kind.ACTIVATION)}

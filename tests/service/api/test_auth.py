@@ -29,6 +29,7 @@ MATRIX = {
     "GET /": READ,
     "GET /runs/{run}": READ,
     "GET /rules": READ,
+    "GET /compare": READ,
     "POST /api/v1/batches": INGEST,
     "POST /api/v1/heartbeats": INGEST,
     "GET /api/v1/capabilities": ANY,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -90,6 +91,9 @@ def test_two_trainings_that_differ_are_told_apart_by_layer(trained: Collector) -
     assert "they differ: weight from 0" in result.stdout
     assert "loss " in result.stdout
     assert "critical" in result.stdout
+    page = re.search(r"page: (http\S+/compare\?run=\S+&run=\S+)\n", result.stdout)
+    assert page
+    assert trained.http.get(page[1]).status_code == 200
     rows = [line.split() for line in result.stdout.splitlines() if " → " in line]
     outputs = [words[0] for words in rows if words[0].isdigit() and words[1] != "bias"]
     assert outputs == [str(i) for i in range(11)]
