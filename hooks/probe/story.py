@@ -34,9 +34,9 @@ class Sink(Protocol):
     def record(self, step: int, count: int, rows: Callable[[], Sequence[Record]]) -> bool:
         """The records of a step."""
 
-    def replicas(self, digests: Mapping[str, str]) -> None:
+    def replicas(self, digests: Mapping[str, str]) -> None:  # noqa: ARG002 - as the client's
         """What stands for this rank's parameters at the start, by full name; a sink that sees one rank needs it not."""
-        return None
+        return
 
     def scalar(self, step: int, name: str, value: float | Callable[[], float]) -> bool:
         """A logged number."""

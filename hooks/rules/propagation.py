@@ -192,6 +192,8 @@ FORWARD_DRIFT: Final = Rule(
         "uninitialized-weights",
         "norm-gain",
         "mean-shift",
+        "wrong-fan",
+        "variance-as-std",
         "embedding-scale",
         "weight-scale",
     ),

@@ -159,7 +159,15 @@ WEIGHT_SCALE: Final = Rule(
     limits={"drift": 3.0, "one_layer": 3.0, "default_layers": 6},
     needs=(Kind.WEIGHT,),
     baseline_only=True,
-    explained_by=("constant-weights", "uninitialized-weights", "mean-shift", "forward-drift", "signal-collapse"),
+    explained_by=(
+        "constant-weights",
+        "uninitialized-weights",
+        "mean-shift",
+        "wrong-fan",
+        "variance-as-std",
+        "forward-drift",
+        "signal-collapse",
+    ),
     title="Weights of the wrong scale",
     statistic="Octaves by which the std of the weights alone, without biases, lets signal or gradient grow or fade "
     "over a run of layers without normalization: q → σ²·fan_in·E[φ(√q z)²]. Warning from `drift` and the tolerance of "
