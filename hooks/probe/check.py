@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -18,7 +18,9 @@ from initscope.hooks.probe import choices
 from initscope.hooks.probe.acting import Alarm
 from initscope.hooks.probe.batch import Call, LossFn, NoLossError, arranged, loss_from
 from initscope.hooks.probe.describe import Registry
+from initscope.hooks.probe.graph import structure_of
 from initscope.hooks.probe.loss import loss_of
+from initscope.hooks.probe.observe import Trace
 from initscope.hooks.probe.passing import Passing
 from initscope.hooks.probe.recording import Recording
 from initscope.hooks.probe.story import Sink, Story
@@ -28,7 +30,7 @@ from initscope.hooks.probe.walk import unwrapped, walk
 from initscope.hooks.report import Passed, Report, rows_of
 from initscope.hooks.rules import Model, Window, diagnose
 from initscope.hooks.rules.selection import Selection
-from initscope.hooks.vocabulary import RunStatus
+from initscope.hooks.vocabulary import Kind, RunStatus
 from initscope.hooks.wire import RunDescription, TensorInfo
 
 
@@ -78,6 +80,10 @@ def check(
     return look.report(selection)
 
 
+_UNKNOWN: Final = torch.empty(0)
+"""Stands for an output of unknown shape."""
+
+
 class _Look(Sink):
     """One take of a model, and what it says; a sink that keeps it."""
 
@@ -106,6 +112,7 @@ class _Look(Sink):
             recording = self._record(is_scripted=scripted)
             try:
                 if call is None:
+                    self._read_order()
                     recording.read_weights()
                 else:
                     with Passing(self._tree, self._guard) as passing:
@@ -145,6 +152,25 @@ class _Look(Sink):
             tell=self._story,
             alarm=Alarm(),
         )
+
+    def _read_order(self) -> None:
+        """What a forward would show, where the model's class alone says it: a chain, and chains in a chain.
+
+        Outputs are described although none is measured, so that rules on weights see which layer feeds which.
+        """
+        sites = [site for path, site in self._tree.sites.items() if path]
+        leaves = [site for site in sites if next(site.module.children(), None) is None]
+        chains = [site.module for site in sites if site not in leaves]
+        if not all(type(module) is nn.Sequential for module in (self._root, *chains)):
+            self._notes.append(
+                "without a batch it is not known which layer feeds which: scale over depth was not judged"
+            )
+            return
+        for site in leaves:
+            if site.watched:
+                self._registry.key(site, "output", Kind.ACTIVATION, _UNKNOWN)
+        trace = Trace(order=[site.path for site in leaves])
+        self._registry.refine(trace, structure_of(trace, self._tree))
 
     def _run(self, recording: Recording, call: Call, loss_fn: LossFn | None) -> None:
         self._notes += call.notes

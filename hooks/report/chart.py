@@ -93,7 +93,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _power(tick: float) -> str:
     """10 to this power, as a person writes it."""
-    return f"{10.0**tick:.2g}" if -3 <= tick <= 3 else f"1e{tick:.0f}" if tick == round(tick) else f"1e{tick:.1f}"
+    return f"{10.0**tick:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
 def _told(scale: _Scale, points: Sequence[Point]) -> list[str]:
@@ -125,7 +125,7 @@ def _runs(flags: Sequence[bool]) -> list[list[int]]:
 
 def _places(scale: _Scale, run: Sequence[int]) -> list[tuple[float, int]]:
     # A layer that stands alone gets a short line, for a point cannot be seen.
-    room = 5.0 if len(run) == 1 else 0.0
+    room = 9.0 if len(run) == 1 else 0.0
     return [(scale.x(at) + shift, at) for at in run for shift in sorted({-room, room})]
 
 

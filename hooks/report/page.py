@@ -72,7 +72,7 @@ def fragment(given: Report) -> str:
 def _heading(given: Report) -> str:
     verdict = given.verdict.value
     return (
-        f'<h1>initscope check: <span class="{verdict}">{verdict}</span>, {text.count(given)}</h1>'
+        f'<h1>initscope check: <span class="{verdict}">{verdict}</span> ({text.count(given)})</h1>'
         f'<p class="soft">{escape(text.summary(given))}</p>'
     )
 

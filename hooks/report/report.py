@@ -84,7 +84,7 @@ class Report:
         return text.report(self)
 
     def __repr__(self) -> str:
-        return f"<Report: {self.verdict.value}, {len(self.findings)} findings, {len(self.layers)} layers; print it>"
+        return f"<Report: {self.verdict.value} ({text.count(self)}), {len(self.layers)} rows; print it>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -37,13 +37,14 @@ def report(given: Report) -> str:
 
 def heading(given: Report) -> str:
     """The verdict, and what was looked at."""
-    return f"initscope check: {given.verdict.value.upper()}, {count(given)}\n{words.wrapped(summary(given))}"
+    return f"initscope check: {given.verdict.value.upper()} ({count(given)})\n{words.wrapped(summary(given))}"
 
 
 def count(given: Report) -> str:
-    """How many findings there are."""
-    n = len(given.findings)
-    return "nothing found" if not n else "1 finding" if n == 1 else f"{n} findings"
+    """How many findings there are of each severity."""
+    numbers = [(severity.value, sum(f.severity is severity for f in given.findings)) for severity in reversed(Severity)]
+    told = [f"{n} {name}{'s' if n > 1 and name == 'warning' else ''}" for name, n in numbers if n]
+    return ", ".join(told) or "nothing found"
 
 
 def summary(given: Report) -> str:

@@ -59,19 +59,26 @@ class Window:
 
 @contextmanager
 def open_window(collector: Collector, *, log_in: bool = True, **context: Any) -> Iterator[Window]:
-    """A fresh browser. Without Chromium the test is skipped, which CI does not allow."""
+    """A fresh browser on a collector."""
+    with open_browser(collector.url, **context) as window:
+        if log_in:
+            window.show("/login")
+            window.page.fill("#token", collector.token)
+            window.page.click("button.primary")
+            window.page.wait_for_url(collector.url + "/")
+        yield window
+
+
+@contextmanager
+def open_browser(url: str, **context: Any) -> Iterator[Window]:
+    """A fresh browser for what begins with `url`. Without Chromium the test is skipped, which CI does not allow."""
     path = next((found for name in _NAMES if (found := shutil.which(name))), None)
     path = path or missing("Chromium", "apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         try:
-            window = Window(browser.new_page(**context), collector.url)
+            window = Window(browser.new_page(**context), url)
             _watch(window)
-            if log_in:
-                window.show("/login")
-                window.page.fill("#token", collector.token)
-                window.page.click("button.primary")
-                window.page.wait_for_url(collector.url + "/")
             yield window
         finally:
             browser.close()

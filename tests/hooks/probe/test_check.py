@@ -131,6 +131,17 @@ def test_weights_alone_need_no_batch() -> None:
     assert row(report, "4").output_rms is None
 
 
+def test_the_weights_of_a_chain_alone_say_what_a_signal_would_do() -> None:
+    broken = check(nn.Sequential(nn.Flatten(), *deep(gain=0.2, depth=12)))
+    assert [f.rule for f in broken.findings] == ["weight-scale"]
+    assert broken.exit_code == 1  # a scale alone is no certainty
+    assert row(broken, "3").expected_std == pytest.approx(math.sqrt(2 / 64), rel=1e-6)
+    assert not broken.notes
+    whole = check(models.Gpt())
+    assert "which layer feeds which" in " ".join(whole.notes)
+    assert [r.full_name for r in whole.layers][:4] == ["places", "wte", "blocks.0.attn.qkv", "blocks.0.attn.out"]
+
+
 def test_an_optimizer_is_described_and_takes_no_step() -> None:
     model = models.mlp()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1)

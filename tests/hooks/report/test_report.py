@@ -62,7 +62,7 @@ def test_the_exit_code_is_the_worst_finding_infos_left_out(severities, verdict, 
 def test_text_says_verdict_numbers_and_remedy_and_marks_the_layer() -> None:
     text = str(report(finding(Severity.CRITICAL), rows=(row("body.0"), row()), notes=("something was not measured",)))
     lines = text.splitlines()
-    assert lines[0] == "initscope check: CRITICAL, 1 finding"
+    assert lines[0] == "initscope check: CRITICAL (1 critical)"
     assert lines[1] == "Net, 4,096 parameters, first loss 2.5 (a uniform guess has 2.303)"
     marked = [line for line in lines if line.startswith("!!")]
     assert [line.split()[1:6] for line in marked] == [["body.2", "64×64", "0.0123", "0.125", "-3.3"]]
@@ -171,7 +171,7 @@ def test_a_notebook_gets_the_page_without_its_frame() -> None:
     shown = given._repr_html_()
     assert shown.startswith('<div class="initscope">')
     assert shown in given.to_html()
-    assert repr(given) == "<Report: warning, 1 findings, 1 layers; print it>"
+    assert repr(given) == "<Report: warning (1 warning), 1 rows; print it>"
 
 
 def test_a_drawing_shows_each_measured_layer_and_each_run_of_predictions() -> None:
