@@ -38,8 +38,8 @@ test: .venv/.dev  ## Runs the tests
 check: lint typecheck imports test  ## All of the four: lint, types, floors, tests
 
 lint: .venv/.dev  ## ruff: rules and format
-	@$(BIN)/ruff check $(ROOMS)
-	@$(BIN)/ruff format --check $(ROOMS)
+	@$(BIN)/ruff check $(ROOMS) examples
+	@$(BIN)/ruff format --check $(ROOMS) examples
 
 typecheck: .venv/.dev .typing/initscope  ## mypy --strict over the rooms
 	@$(BIN)/mypy -p initscope.hooks -p initscope.service -p initscope.migrations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from initscope.hooks.probe.graph import structure_of
 from initscope.hooks.probe.hooking import Callback
 from initscope.hooks.probe.observe import Observer, Trace
 from initscope.hooks.probe.reduce import measure_all
+from initscope.hooks.probe.reporter import Reporter
 from initscope.hooks.probe.take import Record, Take
 from initscope.hooks.probe.traits import read_traits
 from initscope.hooks.probe.updates import Updates
@@ -374,31 +375,3 @@ class Recording:
         self._tree.close()
         self._weights.clear()
         self._parameters.clear()
-
-
-class Reporter(Protocol):
-    """What a recording tells; `initscope.hooks.probe.monitor` does something with it."""
-
-    def note(self, sentence: str) -> None:
-        """Something cannot be measured."""
-
-    def began(self, tree: Tree) -> None:
-        """The first step is about to be measured: parameters are those of the start."""
-
-    def learned(self, trace: Trace) -> None:
-        """The first forward was read."""
-
-    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer of this model stepped for the first time."""
-
-    def never_runs(self) -> None:
-        """An optimizer stepped, and no training forward of the model was seen."""
-
-    def never_steps(self, forwards: int) -> None:
-        """So many training forwards, and no optimizer stepped."""
-
-    def finished(self, step: int, count: int, records: Callable[[], list[Record]]) -> None:
-        """A take is complete."""
-
-    def reached(self, step: int) -> None:
-        """A step ended, sampled or not."""
