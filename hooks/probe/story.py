@@ -14,8 +14,8 @@ from initscope.hooks.client.notices import printable, warn
 from initscope.hooks.probe import optimizers
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.observe import Trace
-from initscope.hooks.probe.recording import Reporter
 from initscope.hooks.probe.replicas import read_digests
+from initscope.hooks.probe.reporter import Reporter
 from initscope.hooks.probe.take import Record
 from initscope.hooks.probe.walk import Tree
 from initscope.hooks.vocabulary import MAX_MODULE_PATH, RunStatus
