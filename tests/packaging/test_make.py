@@ -38,11 +38,35 @@ def test_arguments_reach_the_demo(fresh: Path) -> None:
     assert ".venv/bin/initscope demo --exit --json out.json" in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["demo", "test", "lint", "typecheck", "imports", "bench", "serve", "wheel", "check"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "test", "lint", "typecheck", "imports", "bench", "serve", "wheel", "check", "starts"]
+)
 def test_every_verb_sets_up_what_it_needs(verb: str, fresh: Path) -> None:
     steps = make(fresh, "-n", verb).stdout
     assert steps.index("-m venv .venv") < steps.index("pip install") < len(steps)
     assert "-c constraints.txt" in steps
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"), [((), "STARTBENCH=DIR"), (("STARTBENCH=/nowhere",), "/nowhere is not startbench's folder")]
+)
+def test_startbench_without_its_folder_is_one_sentence_and_2(
+    given: tuple[str, ...], sentence: str, fresh: Path
+) -> None:
+    result = make(fresh, "startbench", *given)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert not (fresh / ".venv").exists()  # said before anything is installed
+
+
+def test_startbench_is_run_with_our_adapter_and_scored_by_family(fresh: Path) -> None:
+    folder = fresh / "startbench"
+    folder.mkdir()
+    for name in ("run_monitor.py", "score.py"):
+        (folder / name).touch()
+    steps = make(fresh, "-n", "startbench", f"STARTBENCH={folder}").stdout
+    assert f'"{folder}/run_monitor.py" dev tests.benchmarks.startbench_adapter:make_monitor' in steps
+    assert steps.index('run_monitor.py" dev') < steps.index(f'"{folder}/score.py" dev "$out" --families')
 
 
 def test_the_link_for_types_is_made_by_the_verb_that_needs_it(fresh: Path) -> None:

@@ -34,7 +34,14 @@ def _record(given: argparse.Namespace) -> int:
     troubles: list[str] = []
     for source in chosen:
         folder = given.startbench if source.name == "dev" else None
-        troubles += recorder.record(source, given.folder, startbench=folder, only=given.only, processes=given.processes)
+        troubles += recorder.record(
+            source,
+            given.folder,
+            startbench=folder,
+            only=given.only,
+            missing=given.missing,
+            processes=given.processes,
+        )
     for trouble in troubles:
         print(f"trouble in the adapter: {trouble}")
     return int(bool(troubles))
@@ -83,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     record = verbs.add_parser("record", parents=[in_folder], help="watch trainings and keep what was told")
     record.add_argument("--startbench", type=Path, metavar="DIR", help="also its development set")
     record.add_argument("--source", choices=("own", "dev", "both"), default="both")
+    record.add_argument("--missing", action="store_true", help="only what is not recorded yet")
     record.set_defaults(run=_record)
     label = verbs.add_parser("label", parents=[in_folder], help="write labels.json from the losses of recorded cases")
     label.set_defaults(run=_label)

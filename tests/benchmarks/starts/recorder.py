@@ -25,8 +25,13 @@ STEPS: Final = 60
 _Job = tuple[Path | None, str, int, Path]
 
 
-def record(source: Source, folder: Path, *, startbench: Path | None, only: str = "", processes: int = 1) -> list[str]:
-    """Writes a tape for each case and seed under folder/source; returns the runs in which the adapter had trouble."""
+def record(
+    source: Source, folder: Path, *, startbench: Path | None, only: str = "", missing: bool = False, processes: int = 1
+) -> list[str]:
+    """Writes a tape for each case and seed under folder/source; returns the runs in which the adapter had trouble.
+
+    `missing`: only those that are not there. What a probe measures changes: then all are to be recorded again.
+    """
     kept = folder / source.name
     kept.mkdir(parents=True, exist_ok=True)
     if source.labels != sources.OWN_LABELS:
@@ -35,6 +40,7 @@ def record(source: Source, folder: Path, *, startbench: Path | None, only: str =
         (startbench, case_id, seed, tape_path(kept, case_id, seed))
         for case_id in source.ids if only in case_id for seed in SEEDS
     ]  # fmt: skip
+    jobs = [job for job in jobs if not (missing and job[-1].is_file())]
     done = track(_run(jobs, processes), f"watch {source.name}", len(jobs), console=Console(stderr=True))
     return [trouble for trouble in done if trouble]
 
@@ -63,7 +69,7 @@ def _one(job: _Job) -> str:
         _built[startbench] = sources.own() if startbench is None else sources.startbench(startbench)
     run = watched(_built[startbench], case_id, seed)
     save(path, run)
-    return f"{case_id} seed {seed}: {run.verdict['error']}" if "error" in run.verdict else ""
+    return f"{case_id} seed {seed}: {run.trouble}" if run.trouble else ""
 
 
 def watched(source: Source, case_id: str, seed: int, steps: int = STEPS) -> Run:
@@ -79,10 +85,10 @@ def watched(source: Source, case_id: str, seed: int, steps: int = STEPS) -> Run:
             if not math.isfinite(losses[-1]):
                 break
         tapes = tapes_of(monitor)
-        verdict = monitor.verdict()
+        trouble = str(monitor.verdict().get("error", ""))
     while len(losses) < ready.steps and math.isfinite(losses[-1]):
         losses.append(ready.step(len(losses), silent))
-    return Run(tapes, losses, verdict)
+    return Run(tapes, losses, trouble)
 
 
 def tapes_of(monitor: StartbenchMonitor) -> list[Tape]:

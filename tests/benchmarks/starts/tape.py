@@ -32,18 +32,19 @@ _INTEGERS: Final = 5
 """The first fields of Moments are counts."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Told:
     """Rows of one step, packed: keys [n] and statistics [n, fields] in float64 (counts stay exact under 2⁵³)."""
 
     step: int
-    keys: list[int] = field(default_factory=list)
-    values: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    keys: list[int]
+    values: NDArray[np.float64]
 
-    def pack(self, rows: Sequence[tuple[int, TensorStats]]) -> None:
-        """Takes rows in."""
-        self.keys = [key for key, _ in rows]
-        self.values = np.array([[*astuple(s.moments), *astuple(s.channels)] for _, s in rows], dtype=np.float64)
+    @staticmethod
+    def of(step: int, rows: Sequence[tuple[int, TensorStats]]) -> Told:
+        """Rows as they are handed to a diagnosis."""
+        values = [[*astuple(stats.moments), *astuple(stats.channels)] for _, stats in rows]
+        return Told(step, [key for key, _ in rows], np.array(values, dtype=np.float64))
 
     def unpack(self) -> list[tuple[int, TensorStats]]:
         """The rows."""
@@ -100,46 +101,41 @@ def _known(kind: type[Any], told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name in names}
 
 
-class Recorder(LocalDiagnosis):
-    """A diagnosis that also writes a tape."""
+class Recorder:
+    """Stands in the place of a diagnosis: writes a tape and judges nothing, so that recording costs no rules."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *_given: Any, **_named: Any) -> None:
         self.tape = Tape()
 
     def describe(self, description: RunDescription, tensors: Sequence[TensorInfo]) -> None:
-        """As the diagnosis."""
+        """The model as it is known now."""
         # As plain fields: a tape stays readable when the wire gets new ones.
-        self.tape.messages.append(Message("described", (asdict(description), [asdict(t) for t in tensors])))
-        super().describe(description, tensors)
+        self._write("described", (asdict(description), [asdict(t) for t in tensors]))
 
-    def record(self, step: int, count: int, rows: Rows) -> bool:
-        """As the diagnosis; the rows are kept where they are made."""
-        told = Told(step)
-        self.tape.messages.append(Message("told", told))
-
-        def kept() -> Sequence[tuple[int, TensorStats]]:
-            made = list(rows())
-            told.pack(made)
-            return made
-
-        return super().record(step, count, kept)
+    def record(self, step: int, _count: int, rows: Rows) -> bool:
+        """One sampled step."""
+        self._write("told", Told.of(step, rows()))
+        return True
 
     def scalar(self, step: int, name: str, value: float | Callable[[], float]) -> bool:
-        """As the diagnosis."""
-        number = float(value() if callable(value) else value)
-        self.tape.messages.append(Message("scalar", (step, name, number)))
-        return super().scalar(step, name, number)
+        """One logged number."""
+        self._write("scalar", (step, name, float(value() if callable(value) else value)))
+        return True
 
     def reached(self, step: int) -> None:
-        """As the diagnosis."""
-        self.tape.messages.append(Message("reached", step))
-        super().reached(step)
+        """Everything up to `step` was handed over."""
+        self._write("reached", step)
 
-    def open_findings(self, timeout: float = 10.0) -> list[Finding]:
-        """As the diagnosis."""
-        self.tape.messages.append(Message("asked"))
-        return super().open_findings(timeout)
+    def open_findings(self, _timeout: float = 10.0) -> list[Finding]:
+        """Nothing is found; that somebody asked is written down."""
+        self._write("asked", None)
+        return []
+
+    def close(self, _status: RunStatus, _timeout: float | None = None) -> None:
+        """The end."""
+
+    def _write(self, verb: str, given: Any) -> None:
+        self.tape.messages.append(Message(verb, given))
 
 
 @contextmanager
@@ -181,11 +177,11 @@ def _replay(tape: Tape, rules: Sequence[Rule], book: Book) -> None:
 
 @dataclass
 class Run:
-    """One recorded training: its tapes, all its losses, and what the adapter said when it was recorded."""
+    """One recorded training: its tapes, all its losses, and what went wrong in the adapter."""
 
     tapes: list[Tape]
     losses: list[float]
-    verdict: dict[str, Any]
+    trouble: str = ""
 
 
 def save(path: Path, run: Run) -> None:
