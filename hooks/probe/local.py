@@ -17,7 +17,19 @@ from initscope.hooks.client.notices import warn
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.probe import text
 from initscope.hooks.probe.acting import Action, Alarm
-from initscope.hooks.rules import Episode, Finding, Model, Rule, Transition, Window, advance, close, diagnose, judged
+from initscope.hooks.rules import (
+    Episode,
+    Finding,
+    Model,
+    Rule,
+    Transition,
+    Window,
+    advance,
+    checked,
+    close,
+    fold,
+    judged,
+)
 from initscope.hooks.rules.selection import Selection
 from initscope.hooks.rules.window import START_STEPS, WINDOW_STEPS
 from initscope.hooks.vocabulary import EpisodeState, RunStatus, Severity
@@ -35,8 +47,8 @@ class LocalDiagnosis:
     """Judges each sampled step and tells once when a finding opens or resolves.
 
     The methods put a message into a queue and return. `action.call` is called with each finding that opens, on the
-    diagnosis thread; the first critical one sets the alarm. It sees the records of this process only: `about` is a
-    sentence that says so, written once, before anything else.
+    diagnosis thread; the first critical one sets the alarm. `pause` is called there between two rules. It sees the
+    records of this process only: `about` is a sentence that says so, written once, before anything else.
     """
 
     def __init__(
@@ -47,7 +59,9 @@ class LocalDiagnosis:
         alarm: Alarm | None = None,
         about: str = "",
         stream: TextIO | None = None,
+        pause: Callable[[], object] | None = None,
     ) -> None:
+        self._pause = pause or _yield
         self._action = action or Action()
         self._selection = selection
         self._rules = {rule.id: rule for rule in selection.active}
@@ -137,11 +151,22 @@ class LocalDiagnosis:
                 continue
             window = Window(self._model, steps, self._baseline[1], self._baseline[0], self._scalars)
             failed: set[str] = set()
-            found = diagnose(window, self._selection.active, self._selection.limits, self._failed(failed))
+            found = self._found(window, self._failed(failed))
             could = judged(window, self._selection.active) - failed
             self._episodes, changes = advance(self._episodes, found, step, self._rules, could)
             self._last_step = max(self._last_step, step)
             self._tell(changes)
+
+    def _found(self, window: Window, on_error: Callable[[Rule, Exception], None]) -> list[Finding]:
+        """As `diagnose`, with a pause after each rule: the training must not wait for all of them."""
+        self._pause()
+        found: list[Finding] = []
+        for some in checked(window, self._selection.active, self._selection.limits, on_error):
+            found += some
+            self._pause()
+        folded = fold(found, self._rules, window)
+        self._pause()
+        return folded
 
     def _failed(self, failed: set[str]) -> Callable[[Rule, Exception], None]:
         """Notes a rule that raised at this step: the others judge, and its silence is no all-clear."""
@@ -220,6 +245,12 @@ class LocalDiagnosis:
             continue
 
 
+def _yield() -> None:
+    """Gives the interpreter to whoever waits for it: this thread is never what the training waits for."""
+    time.sleep(_PAUSE_SECONDS)
+
+
+_PAUSE_SECONDS: Final = 1e-4
 _TOLD: Final = (EpisodeState.OPEN, EpisodeState.CLOSED)
 
 

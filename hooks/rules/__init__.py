@@ -29,7 +29,7 @@ from initscope.hooks.rules import (
     updates,
     weights,
 )
-from initscope.hooks.rules.engine import Limits, Rule, diagnose, fold, judged
+from initscope.hooks.rules.engine import Limits, Rule, checked, diagnose, fold, judged
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.lifecycle import Episode, Transition, advance, close, reopen
 from initscope.hooks.rules.window import Model, Window
@@ -79,6 +79,7 @@ __all__ = [
     "Transition",
     "Window",
     "advance",
+    "checked",
     "close",
     "diagnose",
     "fold",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +31,8 @@ from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
 
 FADED: Final = 3.0
 """Octaves lost along a chain from which its weights are what is too small."""
+_NEVER_ON: Final = 0.99
+"""Share of units that are never on from which a layer counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def _origin(window: Window, collapse: _Collapse) -> tuple[Layer, Cause, str, str
     """Which layer to blame, why, and what to do."""
     layers = window.model.layers
     before = [x for x in layers[: layers.index(collapse.layer)] if x.depth is not None]
-    dead = next((x for x in [*before, collapse.layer] if _dead(window, x) >= 0.99), None)
+    dead = _dead(window, [*before, collapse.layer])
     if dead is not None:
         bias = window.stats(dead.bias)
         level = "" if bias is None else f" (mean bias {number(bias.moments.mean)})"
@@ -163,23 +166,24 @@ def _redraw(window: Window, layers: list[Layer]) -> str:
     return redraw_all(layers, stats.moments.std if stats else None, biases=True)
 
 
-def _dead(window: Window, layer: Layer) -> float:
-    outputs = [t for t in window.model.by_kind[Kind.ACTIVATION] if t.module_path == layer.path]
-    norms = [
-        t for t in window.model.by_kind[Kind.ACTIVATION] if t.depth is not None and _follows(t.depth, layer, window)
-    ]
-    values = [s.channels.dead_fraction for t in [*outputs, *norms] if (s := window.stats(t)) is not None]
-    return max((v for v in values if math.isfinite(v)), default=0.0)
-
-
-def _follows(depth: int, layer: Layer, window: Window) -> bool:
-    """Whether a module at that depth runs after the layer and before the next one (its norm, its activation)."""
-    later = [
-        x.depth
-        for x in window.model.layers
-        if x.depth is not None and layer.depth is not None and x.depth > layer.depth
-    ]
-    return layer.depth is not None and layer.depth < depth < min(later, default=depth + 1)
+def _dead(window: Window, layers: Sequence[Layer]) -> Layer | None:
+    """The first layer of which no unit is ever on: in its output, or in what runs before the next layer (its norm)."""
+    at = sorted({x.depth for x in window.model.layers if x.depth is not None})
+    by_path: dict[str, float] = {}
+    by_depth: dict[int, float] = {}
+    for tensor, stats in window.each(Kind.ACTIVATION):
+        value = stats.channels.dead_fraction
+        if not math.isfinite(value):
+            continue
+        by_path[tensor.module_path] = max(value, by_path.get(tensor.module_path, 0.0))
+        next_ = len(at) if tensor.depth is None else bisect_left(at, tensor.depth)
+        if tensor.depth is not None and next_ > 0 and tensor.depth not in at[next_ : next_ + 1]:
+            by_depth[at[next_ - 1]] = max(value, by_depth.get(at[next_ - 1], 0.0))
+    for layer in layers:
+        behind = 0.0 if layer.depth is None else by_depth.get(layer.depth, 0.0)
+        if max(by_path.get(layer.path, 0.0), behind) >= _NEVER_ON:
+            return layer
+    return None
 
 
 def _wake(layer: Layer) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from initscope.hooks.rules.finding import Finding
@@ -61,19 +61,29 @@ def diagnose(
     `limits[rule_id]` overrides thresholds of a rule by name. Roots come first by severity, then in forward order.
     An error of a rule is raised, or handed to `on_error`: one bad rule then silences no other.
     """
+    found = [f for some in checked(window, rules, limits, on_error) for f in some]
+    return fold(found, {rule.id: rule for rule in rules}, window)
+
+
+def checked(
+    window: Window,
+    rules: Iterable[Rule],
+    limits: Mapping[str, Limits] | None = None,
+    on_error: OnError | None = None,
+) -> Iterator[list[Finding]]:
+    """Each rule's findings in turn, not folded yet, so that a caller can do something else between two rules."""
     given = limits or {}
-    found: list[Finding] = []
     for rule in rules:
         if not rule.judges(window):
             continue
         try:
-            found += _checked(rule, rule.check(window, {**rule.limits, **given.get(rule.id, {})}))
+            found = _checked(rule, rule.check(window, {**rule.limits, **given.get(rule.id, {})}))
         except Exception as error:  # a user's rule can raise anything
-            if on_error is not None:
-                on_error(rule, error)
-                continue
-            raise
-    return fold(found, {rule.id: rule for rule in rules}, window)
+            if on_error is None:
+                raise
+            on_error(rule, error)
+            continue
+        yield found
 
 
 def _checked(rule: Rule, found: Iterable[Finding]) -> list[Finding]:

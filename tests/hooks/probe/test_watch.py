@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from initscope.hooks.client import ConfigError
 from initscope.hooks.probe.hooking import Callback
 from initscope.hooks.probe.local import LocalDiagnosis
 from initscope.hooks.probe.schedule import Schedule, schedule_from
-from initscope.hooks.rules import RULES
+from initscope.hooks.rules import RULES, Model, Window, diagnose
 from initscope.hooks.rules.selection import select
 from initscope.hooks.vocabulary import Kind, RunStatus, Severity
 from tests.support import models
@@ -328,6 +329,26 @@ def test_the_diagnosis_tells_when_a_finding_is_gone() -> None:
     assert r.status is RunStatus.FINISHED
     assert "CRITICAL" in words.getvalue()
     assert "resolved at step" in words.getvalue()
+
+
+def test_the_diagnosis_gives_way_after_every_rule_and_judges_the_same() -> None:
+    model = deep(1.0)
+    monitor, r = watched(model)
+    pauses: list[str] = []
+    patient = LocalDiagnosis(
+        select(), stream=io.StringIO(), pause=lambda: pauses.append(threading.current_thread().name)
+    )
+    assert monitor._story is not None
+    monitor._story._sinks.append(patient)
+    train(model, sgd(model, 0.0), [models.vectors(32)], models.loss_of)
+    found = patient.open_findings()
+    monitor.close()
+    window = Window(Model(r.infos, r.description), {0: r.steps[0]}, r.steps[0])
+    ready = [rule for rule in select().active if rule.judges(window)]
+    assert len(ready) > 5
+    assert pauses == ["initscope-diagnosis"] * (len(ready) + 2)
+    at_once = [f for f in diagnose(window, select().active) if patient._rules[f.rule].patience == 1]
+    assert {f.rule for f in found} == {f.rule for f in at_once}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
