@@ -49,6 +49,8 @@ class _Attempt:
     steps: OrderedDict[int, StepStats]
     episodes: dict[str, Episode]
     evaluated_step: int | None = None
+    tensor_revision: int | None = None
+    """Of the descriptions in `model`; None before any were read."""
 
 
 @dataclass
@@ -79,6 +81,20 @@ class _Seen:
     rows: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What a pass found: the attempt, the steps to judge (`is_done`: no others wait), their records, the scalars."""
+
+    state: _Attempt | None
+    ready: list[int]
+    is_done: bool
+    records: Mapping[int, StepStats]
+    scalars: Mapping[str, list[tuple[int, float]]]
+    seen: _Seen
+    replicas: Mapping[int, Mapping[str, str]]
+    """What each rank started with, where the start is judged: digests by full name of a parameter, by rank."""
+
+
 class Evaluator:
     """Runs the rules over attempts with new rows. Not thread-safe: one worker owns it.
 
@@ -102,6 +118,21 @@ class Evaluator:
 
     def evaluate(self, work: Work) -> int:
         """Judges what is ready of an attempt, at most 50 steps of it; the number of steps judged."""
+        found = self._read(work)
+        state, ready, is_done = found.state, found.ready, found.is_done
+        outcome = self._judge(work, found)
+        if is_done and work.has_ended and state is not None:
+            self._close(state, outcome)
+        outcome.step = max(outcome.step, found.seen.until)
+        outcome.dirty_step = None if is_done else self._still_dirty(work, ready)
+        if outcome.has_news(work):
+            self._save(work, state, outcome, found.seen)
+        elif state is not None:
+            self._keep(work, state)
+        return len(ready)
+
+    def _read(self, work: Work) -> _Read:
+        """All that a pass needs, as of one moment."""
         with self._database.read() as connection:
             after = self._resume_after(work)
             new = evaluation.steps_between(connection, work, after)
@@ -114,17 +145,7 @@ class Evaluator:
             scalars = self._scalars(connection, work, state)
             is_start = state is not None and state.baseline_step in ready and work.world_size > 1
             replicas = evaluation.load_digests(connection, work) if is_start else {}
-        outcome = self._judge(work, state, ready, records, scalars, replicas)
-        is_done = len(ready) == len(new)
-        if is_done and work.has_ended and state is not None:
-            self._close(state, outcome)
-        outcome.step = max(outcome.step, until)
-        outcome.dirty_step = None if is_done else self._still_dirty(work, ready)
-        if outcome.has_news(work):
-            self._save(work, state, outcome, seen)
-        elif state is not None:
-            self._keep(work, state)
-        return len(ready)
+        return _Read(state, ready, len(ready) == len(new), records, scalars, seen, replicas)
 
     @staticmethod
     def _until(work: Work, new: Sequence[int], ready: Sequence[int], reached: int | None) -> int:
@@ -167,10 +188,19 @@ class Evaluator:
         if state is None or work.dirty_step is not None or state.evaluated_step != work.evaluated_step:
             state = self._load(connection, work, ready)
         if state is not None and ready:
-            model = Model(load_tensors(connection, work.run_no), evaluation.load_description(connection, work))
-            # A model that has not changed keeps what was worked out of it.
-            state.model = state.model if model == state.model else model
+            self._refresh(connection, work, state)
         return state
+
+    @staticmethod
+    def _refresh(connection: Connection, work: Work, state: _Attempt) -> None:
+        """Brings the model up to date. One that has not changed stays, with what was worked out of it."""
+        revision = evaluation.tensor_revision(connection, work)
+        is_new = revision != state.tensor_revision
+        tensors = load_tensors(connection, work.run_no) if is_new else state.model.tensors
+        description = evaluation.load_description(connection, work)
+        if description != state.model.description or (is_new and tensors != state.model.tensors):
+            state.model = Model(tensors, description)
+        state.tensor_revision = revision
 
     def _keep(self, work: Work, state: _Attempt) -> None:
         self._cache[work.run_no, work.attempt] = state
@@ -199,15 +229,8 @@ class Evaluator:
         oldest = next(iter(state.steps), state.baseline_step)
         return evaluation.load_scalars(connection, work, state.baseline_step + START_STEPS, oldest)
 
-    def _judge(
-        self,
-        work: Work,
-        state: _Attempt | None,
-        ready: Sequence[int],
-        records: Mapping[int, StepStats],
-        scalars: Mapping[str, list[tuple[int, float]]],
-        replicas: Mapping[int, Mapping[str, str]],
-    ) -> _Outcome:
+    def _judge(self, work: Work, found: _Read) -> _Outcome:
+        state, ready = found.state, found.ready
         last = -1 if work.evaluated_step is None else work.evaluated_step
         outcome = _Outcome(last, dict(state.episodes) if state is not None else {})
         selection = self._selection_of(state)
@@ -216,7 +239,7 @@ class Evaluator:
             self._reopen(work, outcome, ready[0])
         for step in ready:
             assert state is not None  # noqa: S101 - a ready step has rows, so the attempt was loaded
-            state.steps[step] = records[step]
+            state.steps[step] = found.records[step]
             while len(state.steps) > WINDOW_STEPS:
                 state.steps.popitem(last=False)
             window = Window(
@@ -224,14 +247,14 @@ class Evaluator:
                 steps=dict(state.steps),
                 baseline=state.baseline,
                 baseline_step=state.baseline_step,
-                scalars=scalars,
+                scalars=found.scalars,
                 expected_ranks=work.world_size,
-                replicas=replicas,
+                replicas=found.replicas,
             )
-            found = diagnose(window, rules, selection.limits, self._failures.note)
+            findings = diagnose(window, rules, selection.limits, self._failures.note)
             could = judged(window, rules) - self._failures.taken()
             before = outcome.episodes
-            outcome.episodes, transitions = advance(before, found, step, self._rules, could)
+            outcome.episodes, transitions = advance(before, findings, step, self._rules, could)
             self._note(outcome, before, transitions)
             outcome.step = max(outcome.step, step)
         return outcome

@@ -152,6 +152,12 @@ def load_digests(connection: Connection, work: Work) -> dict[int, dict[str, str]
     return {rank: dict(digests) for rank, digests in connection.execute(query)}
 
 
+def tensor_revision(connection: Connection, work: Work) -> int:
+    """A number that grows whenever descriptions of the run's tensors are written."""
+    revision: int = connection.execute(select(Run.tensor_revision).where(Run.run_no == work.run_no)).scalar_one()
+    return revision
+
+
 def load_description(connection: Connection, work: Work) -> RunDescription:
     """The run's description; unknown fields of a newer client are left out."""
     data = connection.execute(select(Run.description).where(Run.run_no == work.run_no)).scalar_one()
@@ -170,7 +176,8 @@ def load_steps(connection: Connection, work: Work, steps: Sequence[int]) -> dict
     query = select(t.step, t.tensor_no, *MOMENT_COLUMNS).where(
         t.run_no == work.run_no, t.step.in_(steps), t.attempt == work.attempt
     )
-    for row in connection.execute(query):
+    # All at once: SQLAlchemy fetches row by row otherwise, and a step has a thousand.
+    for row in connection.execute(query).fetchall():
         found[row[0]][row[1]] = stats_of(row[2:])
     return found
 

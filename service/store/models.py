@@ -94,6 +94,8 @@ class Run(Base):
     """The wire's RunDescription as plain data."""
     attempt: Mapped[int] = mapped_column(default=0)
     """The newest attempt."""
+    tensor_revision: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """How often descriptions of tensors were written: who has read them reads again when it has grown."""
     last_step: Mapped[int | None]
     created_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]

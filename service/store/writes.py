@@ -203,6 +203,8 @@ def save_tensors(connection: Connection, run_no: int, infos: Collection[TensorIn
     statement = new.on_conflict_do_update(index_elements=["run_no", "tensor_key"], set_=set_)
     # Sorted, so that two collectors lock rows in the same order.
     connection.execute(statement, [_tensor_values(run_no, info) for info in sorted(infos, key=lambda i: i.key)])
+    counted = _RUNS.update().where(_RUN.run_no == run_no).values(tensor_revision=_RUN.tensor_revision + 1)
+    connection.execute(counted)
 
 
 def _tensor_values(run_no: int, info: TensorInfo) -> dict[str, Any]:

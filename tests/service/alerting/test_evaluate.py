@@ -8,9 +8,12 @@ from sqlalchemy import update
 from initscope.hooks.rules import Finding, Rule
 from initscope.hooks.rules.selection import select
 from initscope.hooks.vocabulary import Cause, Kind, Severity
+from initscope.hooks.wire import TensorInfo
+from initscope.service.alerting import evaluate
 from initscope.service.alerting.evaluate import Evaluator
-from initscope.service.store import evaluation
+from initscope.service.store import evaluation, writes
 from initscope.service.store.models import FindingRow, FindingTransition, Run
+from initscope.service.store.read_tensors import load_tensors
 from tests.support import seeds
 from tests.support.judging import LARGE, arrive, judge, read, states
 
@@ -148,3 +151,25 @@ def test_nan_in_a_record_and_in_evidence_survives_the_way_through_the_database(d
     judge(database, Evaluator(database, select([rule])))
     (finding,) = read(database, FindingRow)
     assert finding.evidence == {"mean": "NaN", "limit": "Infinity", "nan_count": 8}
+
+
+def test_descriptions_are_read_again_only_when_they_were_written(database, run, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        evaluate, "load_tensors", lambda conn, run_no: read.append(run_no) or load_tensors(conn, run_no)
+    )
+    seen = []
+    rule = dataclasses.replace(LARGE, check=lambda window, limits: seen.append(window.model) or ())
+    evaluator = Evaluator(database, select([rule]))
+    for step in range(3):
+        arrive(database, run, {step: 1.0})
+        judge(database, evaluator)
+    assert len(read) == 1
+    assert seen[2] is seen[0]
+    tensor = TensorInfo(key=7, module_path="later", name="output", kind=Kind.ACTIVATION, depth=1)
+    with database.write() as conn:
+        writes.save_tensors(conn, run[0], [tensor])
+    arrive(database, run, {3: 1.0})
+    judge(database, evaluator)
+    assert len(read) == 2
+    assert "later" in {t.module_path for t in seen[3].tensors.values()}
