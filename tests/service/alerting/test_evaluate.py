@@ -159,7 +159,7 @@ def test_descriptions_are_read_again_only_when_they_were_written(database, run, 
         evaluate, "load_tensors", lambda conn, run_no: read.append(run_no) or load_tensors(conn, run_no)
     )
     seen = []
-    rule = dataclasses.replace(LARGE, check=lambda window, limits: seen.append(window.model) or ())
+    rule = dataclasses.replace(LARGE, check=lambda window, _: seen.append(window.model) or ())
     evaluator = Evaluator(database, select([rule]))
     for step in range(3):
         arrive(database, run, {step: 1.0})
