@@ -214,6 +214,7 @@ SIGNAL_COLLAPSE: Final = Rule(
         "nonfinite",
         "embedding-scale",
         "dead-units",
+        "residual-stream",
         "norm-gain",
         "mean-shift",
         "bias-init",

@@ -155,6 +155,7 @@ INITIAL_LOSS: Final = Rule(
         "embedding-scale",
         "forward-drift",
         "backward-drift",
+        "residual-stream",
         "unscaled-input",
         "saturation",
         "nonfinite",

@@ -59,6 +59,12 @@ def test_branches_without_a_norm_double_the_stream_and_are_critical_with_a_loud_
     assert float(found.evidence["octaves_backward"]) > 5
 
 
+def test_a_stream_that_multiplies_explains_the_loss_and_what_follows() -> None:
+    found = seen(Residual(14), optimizer=n.adam(), steps=4)
+    assert set(found.alarms) == {"residual-stream"}
+    assert "initial-loss" in {f.rule for f in found.worst["residual-stream"].consequences}
+
+
 def test_the_remedy_of_a_stream_can_be_pasted_and_ends_it() -> None:
     model = Residual(14)
     found = seen(model, optimizer=n.adam(), steps=2).worst["residual-stream"]
