@@ -64,9 +64,17 @@ def _cases(window: Window, limits: Limits) -> list[_Case]:
         mistake = found.get(layer.weight.key)
         if mistake is None or layer.is_head or not layer.weight.trainable:
             continue
+        if mistake.slip in _POWERS and _is_explained(window, layer):
+            continue
         if mistake.agreeing >= limits["agreeing"] and mistake.distinct >= limits["distinct"]:
             groups[mistake.slip, mistake.name][layer] = mistake
     return [_Case(slip, group) for (slip, _), group in groups.items()]
+
+
+def _is_explained(window: Window, layer: Layer) -> bool:
+    """Whether a formula of fans gives this very std: that some other formula's square does too is chance."""
+    scheme = window.recognition.by_key.get(layer.weight.key)
+    return scheme is not None and scheme.expected_std is not None and not scheme.name.startswith("fixed_")
 
 
 def _severity(window: Window, case: _Case, limits: Limits) -> Severity:

@@ -115,8 +115,9 @@ def check_bias(window: Window, limits: Limits) -> Iterable[Finding]:
 
 
 def _layers(window: Window) -> list[Layer]:
-    """Hidden layers whose bias counts: no norm takes its mean away."""
-    return [x for x in matrices(window) if x.is_plain and not x.is_head and x.bias is not None and not x.norm_after]
+    """Hidden layers whose bias counts: no norm takes its mean away, and it is no time constant of a state space."""
+    plain = [x for x in matrices(window) if x.is_plain and not x.is_head and x.bias is not None and not x.norm_after]
+    return [x for x in plain if "dt_" not in x.path]
 
 
 def _made(window: Window, layer: Layer) -> float:

@@ -97,6 +97,15 @@ def test_right_formulas_and_fixed_stds_have_no_slip(
     assert not [f for f in found if f.rule in ("wrong-fan", "variance-as-std")]
 
 
+def test_fan_out_is_no_square_of_another_formula() -> None:
+    # Among many sizes the square of some other formula is always near.
+    for sizes in ((16, 32, 64), (24, 48, 72)):
+        layers = [m for a, b in pairwise((4, *sizes)) for m in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU())]
+        net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(sizes[-1], 4))
+        model = fill(net, lambda w: math.sqrt(2 / (w.shape[0] * 9)))
+        assert judged("variance-as-std", model, IMAGES) == []
+
+
 def test_frameworks_and_transformers_have_no_slip() -> None:
     for model, x in ((taper(), VECTORS), (convs(), IMAGES), (Decoder(4), tokens()[0]), (n.mlp(6), VECTORS)):
         assert not [f for f in started.findings(model, x) if f.rule in ("wrong-fan", "variance-as-std")]
