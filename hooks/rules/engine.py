@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.finding import Finding, refuse
 from initscope.hooks.rules.window import Window
 from initscope.hooks.vocabulary import Kind
 
@@ -87,13 +87,10 @@ def checked(
 
 
 def _checked(rule: Rule, found: Iterable[Finding]) -> list[Finding]:
-    """A rule's findings, all of them. Their episodes are looked up by rule, so each must name its own."""
+    """A rule's findings, all of them: a bad one must fail here, as its rule's fault, and not where all are stored."""
     findings = list(found)
     for finding in findings:
-        if not isinstance(finding, Finding):
-            raise TypeError(f"{rule.id}: a check gives Findings, got {type(finding).__name__}")
-        if finding.rule != rule.id:
-            raise ValueError(f"{rule.id}: its finding names the rule {finding.rule!r}")
+        refuse(finding, rule.id)
     return findings
 
 

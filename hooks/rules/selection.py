@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from initscope.hooks.rules import Limits, Rule
-from initscope.hooks.rules.registry import RuleError, catalogue, refuse_number
+from initscope.hooks.rules.registry import RuleError, catalogue, refuse_number, refuse_rule
 
 Change = bool | Mapping[str, float | bool]
 """What is changed of a rule: False switches it off, True on; or limits by name, and `enabled`."""
@@ -81,8 +81,7 @@ def select(given: Sequence[Rule] | Changes | None = None, where: str = "rules") 
     rules = tuple(given)
     seen: set[str] = set()
     for rule in rules:
-        if not isinstance(rule, Rule):
-            raise TypeError(f"{where}: rules, or a mapping of rule ids to limits, got a {type(rule).__name__}")
+        refuse_rule(rule, where)
         if rule.id in seen:
             raise RuleError(f"{where}: {rule.id!r} is given twice")
         seen.add(rule.id)

@@ -46,6 +46,7 @@ def _follow(training: Training, environment: Mapping[str, str], on_step: Callabl
     own = {
         "INITSCOPE_RUN": training.run.title,
         "INITSCOPE_RUN_ID": training.run_id,
+        "INITSCOPE_ON_FINDING": "",  # the bad starts are to be seen to their end
         # One thread each: two trainings at a time share two cores better than they fight for them.
         "OMP_NUM_THREADS": "1",
     }

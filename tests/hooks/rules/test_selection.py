@@ -59,6 +59,8 @@ def test_a_cell_that_runs_twice_registers_once_and_the_newest_counts() -> None:
         ({"limits": {"warning": math.nan}}, "my-rule.warning is a finite number, got nan"),
         ({"patience": 0}, "my-rule.patience is a number of steps from 1, got 0"),
         ({"clear_after": True}, "my-rule.clear_after"),
+        ({"limits": {f"x{n}": 1.0 for n in range(65)}}, "my-rule.limits: at most 64, got 65"),
+        ({"title": None}, "my-rule.title is text, got NoneType"),
         ({"needs": ("weights",)}, "my-rule.needs: 'weights' is none of weight, gradient"),
     ],
     ids=str,
@@ -121,8 +123,10 @@ def test_a_choice_that_cannot_be_used_is_refused_with_what_there_is(given: Any, 
 
 @pytest.mark.parametrize("given", [5, "forward-drift", [FIRST, "forward-drift"], [FIRST.check]], ids=str)
 def test_what_chooses_no_rules_is_a_type_error(given: Any) -> None:
-    with pytest.raises(TypeError, match="rules: rules, or a mapping of rule ids to limits, got"):
+    with pytest.raises(TypeError, match=r"rules: (rules, or a mapping of rule ids to limits|a Rule), got"):
         select(given)
+    with pytest.raises(RuleError, match="rules: id 'My rule'"):
+        select([replace(rule(), id="My rule")])
 
 
 def test_a_run_changes_what_its_judge_knows_and_the_rest_is_left_out() -> None:
@@ -150,6 +154,36 @@ def test_a_rule_that_fails_silences_no_other_and_its_silence_is_no_all_clear() -
     assert judged(window(), rules) - failed.keys() == {"my-rule"}
     with pytest.raises(ZeroDivisionError):
         diagnose(window(), rules)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"severity": "critical"}, TypeError, "severity is Severity, got str"),
+        ({"cause": None}, TypeError, "cause is Cause, got NoneType"),
+        ({"step": 1.0}, TypeError, "step is int, got float"),
+        ({"kind": "weight"}, TypeError, "kind is Kind, got str"),
+        ({"diagnosis": None}, TypeError, "diagnosis is str, got NoneType"),
+        ({"module_path": 5}, TypeError, "module_path is str, got int"),
+        ({"remedy": "a\x00b"}, ValueError, "remedy has a NUL"),
+        ({"evidence": {"a": [1]}}, TypeError, r"evidence\.a is int \| float \| str, got list"),
+        ({"evidence": {1: 1.0}}, TypeError, "evidence is str, got int"),
+        ({"evidence": {"a": "\x00"}}, ValueError, r"evidence\.a has a NUL"),
+        ({"subject": "x" * 2_000}, ValueError, "subject is longer than 2000 bytes"),
+    ],
+    ids=str,
+)
+def test_a_finding_that_could_not_be_stored_is_its_rules_fault(
+    changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    good = rule()
+
+    def check(window: Window, limits: Any) -> list[Finding]:
+        return [replace(f, **changes) for f in good.check(window, limits)]
+
+    with pytest.raises(error, match=f"my-rule: its finding's {words}"):
+        diagnose(window(), [replace(good, check=check)])
+    assert diagnose(window(), [good])
 
 
 def write(folder: Path, text: str) -> Path:
