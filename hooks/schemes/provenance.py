@@ -63,7 +63,7 @@ def neighbourhood(tensors: Mapping[int, TensorInfo], stats: Mapping[int, TensorS
     gains = [m.std > 1e-3 * abs(m.mean) for t, m in vectors if t.role is Role.NORM_GAIN]
     share = sum(gains) / len(gains) if gains else 0.5
     from_gains = _GAINS if share > 0.5 else -_GAINS if share == 0.0 else 0.0
-    inputs = {t.module_path: t.fan_in for t in tensors.values() if t.kind is Kind.WEIGHT and t.fan_in}
+    inputs = {t.module_path: t.fan_in for t in tensors.values() if t.kind is Kind.WEIGHT and (t.fan_in or 0) > 0}
     biases = [(m, inputs.get(t.module_path)) for t, m in vectors if t.role is Role.BIAS and m.finite_count >= _SMALL]
     return Neighbourhood(from_gains, _BIASES if _are_trained(biases) else 0.0)
 
