@@ -79,10 +79,10 @@ def checked(
         try:
             found = _checked(rule, rule.check(window, {**rule.limits, **given.get(rule.id, {})}))
         except Exception as error:  # a user's rule can raise anything
-            if on_error is None:
-                raise
-            on_error(rule, error)
-            continue
+            if on_error is not None:
+                on_error(rule, error)
+                continue
+            raise
         yield found
 
 

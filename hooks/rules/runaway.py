@@ -88,7 +88,7 @@ def check_jump(window: Window, limits: Limits) -> Iterable[Finding]:
     loss = window.scalar("loss", window.step)
     if rise is None or loss is None or not 0 < age <= limits["early"]:
         return
-    before = loss / rise if math.isfinite(rise) else 0.0
+    before = loss / rise if math.isfinite(rise) and rise > 0.0 else 0.0
     if not (math.isinf(rise) or loss > limits["factor"] * before + (1.0 if uniform_loss(window) else before)):
         return
     sign = _second_sign(window, limits)
