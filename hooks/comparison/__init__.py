@@ -17,6 +17,7 @@ from initscope.hooks.comparison.differences import (
     Comparison,
     Difference,
     KindSummary,
+    SchemePair,
     Snapshot,
     compare,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "KindSummary",
     "ModulePair",
     "Pairing",
+    "SchemePair",
     "Slope",
     "Snapshot",
     "Subject",

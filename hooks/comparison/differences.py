@@ -11,6 +11,7 @@ from typing import Final
 from initscope.hooks.comparison.luck import Luck, luck_of, sampling_error
 from initscope.hooks.comparison.pairing import Pairing, pair_modules
 from initscope.hooks.moments import TensorStats
+from initscope.hooks.schemes import Recognition, Scheme
 from initscope.hooks.vocabulary import Kind
 from initscope.hooks.wire import TensorInfo
 
@@ -23,10 +24,11 @@ _LUCKS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A model at one step: descriptions and records, both by tensor key."""
+    """A model at one step: descriptions and records, both by tensor key; and what its first step's weights say."""
 
     tensors: Mapping[int, TensorInfo]
     stats: Mapping[int, TensorStats]
+    recognition: Recognition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,22 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemePair:
+    """The schemes that a matrix of A and its counterpart in B were drawn by."""
+
+    layer: int
+    """Index in the comparison's `pairing.modules`."""
+    name: str
+    a: Scheme
+    b: Scheme
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both are told to be of one scheme, or one of them may be the other's."""
+        return self.a.name == self.b.name or self.a.name in self.b.alternatives or self.b.name in self.a.alternatives
+
+
+@dataclass(frozen=True, slots=True)
 class KindSummary:
     """All tensors of a kind. `first` is where they part on the signal's way: from the input, or back from the loss."""
 
@@ -83,6 +101,8 @@ class Comparison:
     differences: tuple[Difference, ...]
     kinds: tuple[KindSummary, ...]
     threshold: float
+    schemes: tuple[SchemePair, ...] = ()
+    """Of every matrix, in forward order, if both snapshots have been recognised."""
 
     @property
     def is_equal(self) -> bool:
@@ -103,7 +123,8 @@ def compare(
         for one, other in pair.tensors
         if one.kind in wanted and (one.key in a.stats or other.key in b.stats)
     )
-    return Comparison(pairing, differences, tuple(_summaries(differences, wanted)), threshold)
+    schemes = tuple(_schemes(pairing, a.recognition, b.recognition))
+    return Comparison(pairing, differences, tuple(_summaries(differences, wanted)), threshold, schemes)
 
 
 def octaves_between(a: TensorStats | None, b: TensorStats | None) -> float | None:
@@ -141,6 +162,15 @@ def _difference(
 
 def _is_broken(stats: TensorStats) -> bool:
     return stats.moments.nonfinite_count > 0
+
+
+def _schemes(pairing: Pairing, a: Recognition | None, b: Recognition | None) -> Iterable[SchemePair]:
+    if a is None or b is None:
+        return
+    for layer, pair in enumerate(pairing.modules):
+        for one, other in pair.tensors:
+            if one.key in a.by_key and other.key in b.by_key:
+                yield SchemePair(layer, one.name, a.by_key[one.key], b.by_key[other.key])
 
 
 def _summaries(differences: Sequence[Difference], wanted: frozenset[Kind]) -> Iterable[KindSummary]:

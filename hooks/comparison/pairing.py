@@ -70,7 +70,7 @@ def pair_modules(a: Mapping[int, TensorInfo], b: Mapping[int, TensorInfo]) -> Pa
 
 
 def _modules(tensors: Iterable[TensorInfo]) -> list[_Module]:
-    """Modules in forward order; those without a depth last, by path."""
+    """Modules in forward order; those without a depth last, by path (`2` before `10`)."""
     found: dict[str, _Module] = {}
     for tensor in tensors:
         module = found.setdefault(tensor.module_path, _Module(tensor.module_path))
@@ -78,7 +78,12 @@ def _modules(tensors: Iterable[TensorInfo]) -> list[_Module]:
         module.type = module.type or tensor.module_type
         if tensor.depth is not None:
             module.depth = min(module.depth, tensor.depth)
-    return sorted(found.values(), key=lambda module: (module.depth, module.path))
+    return sorted(found.values(), key=lambda module: (module.depth, _natural(module.path)))
+
+
+def _natural(path: str) -> list[tuple[bool, int, str]]:
+    """Sorting key: numbered parts by their number."""
+    return [(not p.isdecimal(), int(p) if p.isdecimal() and len(p) < 19 else 0, p) for p in path.split(".")]
 
 
 def _by_path(ours: Sequence[_Module], theirs: Sequence[_Module]) -> _Found:
@@ -135,5 +140,5 @@ def _pair(one: _Module, other: _Module) -> ModulePair:
         if all(len(side) == 1 for side in left) and not any(t.kind is kind for t, _ in pairs):
             pairs.append((left[0][0], left[1][0]))
     order = list(Kind)
-    pairs.sort(key=lambda pair: (order.index(pair[0].kind), pair[0].name))
+    pairs.sort(key=lambda pair: (order.index(pair[0].kind), not pair[0].name.startswith("weight"), pair[0].name))
     return ModulePair(one.path, other.path, tuple(pairs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -65,11 +66,7 @@ def check(
     Raises TypeError or ValueError for what cannot be used, and CheckError where the model, the loss or the backward
     pass raises.
     """
-    choices.refuse("check", model)
-    if loss_fn is not None and not callable(loss_fn):
-        raise TypeError(f"loss_fn: a function of output and target, got {type(loss_fn).__name__}")
-    if loss_fn is not None and batch is None:
-        raise TypeError("loss_fn: needs a batch; leave it out to judge the weights alone")
+    _refuse(model, batch, loss_fn)
     settings = resolve()
     if settings.disabled:
         return Report(notes=("initscope is switched off (INITSCOPE_DISABLED)",))
@@ -82,6 +79,28 @@ def check(
 
 _UNKNOWN: Final = torch.empty(0)
 """Stands for an output of unknown shape."""
+
+
+def start_of(model: nn.Module, batch: Any = None, loss_fn: LossFn | None = None, *, optimizer: Any = None) -> Window:
+    """What `check` judges, without a verdict: the window of its step. Arguments and errors are those of `check`."""
+    _refuse(model, batch, loss_fn)
+    look = _Look(unwrapped(model), choices.Choice.of(optimizer, None, (), None, choices.selection(None, None), None))
+    look.take(batch, loss_fn)
+    return look.window()
+
+
+def draw_alike(seed: int = 0) -> None:
+    """Sets the generators of torch and Python, so that models that are made after it draw the same numbers."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+
+
+def _refuse(model: nn.Module, batch: Any, loss_fn: LossFn | None) -> None:
+    choices.refuse("check", model)
+    if loss_fn is not None and not callable(loss_fn):
+        raise TypeError(f"loss_fn: a function of output and target, got {type(loss_fn).__name__}")
+    if loss_fn is not None and batch is None:
+        raise TypeError("loss_fn: needs a batch; leave it out to judge the weights alone")
 
 
 class _Look(Sink):
@@ -121,10 +140,14 @@ class _Look(Sink):
             finally:
                 recording.close()
 
+    def window(self) -> Window:
+        """What the rules see of it."""
+        scalars = {} if self._loss is None else {"loss": [(self._step, self._loss)]}
+        return Window(self._model, {self._step: self._records}, self._records, self._step, scalars)
+
     def report(self, selection: Selection) -> Report:
         """What the rules say of it."""
-        scalars = {} if self._loss is None else {"loss": [(self._step, self._loss)]}
-        window = Window(self._model, {self._step: self._records}, self._records, self._step, scalars)
+        window = self.window()
         if self._guard.errors:
             self._notes.append(f"{self._guard.errors} errors of initscope itself: some statistics are missing")
         return Report(

@@ -45,8 +45,9 @@ def compare_runs(
     kind: Annotated[tuple[Kind, ...], Query(max_length=8)] = (),
     tolerance: Annotated[float, Query(ge=0, le=64)] = THRESHOLD,
     limit: Annotated[int, Query(ge=1, le=5_000)] = 1_000,
+    schemes: bool = True,
 ) -> Answer:
-    """Two runs side by side by depth, at a step or at the first that each recorded.
+    """Two runs side by side by depth, at a step or at the first that each recorded, and the schemes of their weights.
 
     `run` is an id, its unique beginning, or a name. `tolerance` is in octaves of rms. Differences are those of the
     second to the first.
@@ -58,7 +59,7 @@ def compare_runs(
     with reading(request) as conn:
         heads = [the_reference(conn, reference) for reference in run]
         findings = [read_findings.list_findings(conn, head.run_no, head.attempt) for head in heads]
-        a, b = (read_comparison.load_moment(conn, head.run_no, head.attempt, step, kind) for head in heads)
+        a, b = (read_comparison.load_moment(conn, head, step, kind, with_schemes=schemes) for head in heads)
     found = compare(a.snapshot, b.snapshot, threshold=tolerance, kinds=kind or tuple(Kind))
     sides = [compared.side(h, m, f) for h, m, f in zip(heads, (a, b), findings, strict=True)]
     return Answer({"runs": sides, **compared.comparison(found, limit)})

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from initscope.hooks.comparison import Comparison, Coordinate, CoordinateCheck, Difference, KindSummary, Slope
+from initscope.hooks.comparison import (
+    Comparison,
+    Coordinate,
+    CoordinateCheck,
+    Difference,
+    KindSummary,
+    SchemePair,
+    Slope,
+    Snapshot,
+)
 from initscope.hooks.moments import TensorStats
+from initscope.hooks.schemes import Scheme
 from initscope.hooks.vocabulary import Statistic
 from initscope.service.api import schemas
 from initscope.service.api.schemas import Json
@@ -26,10 +36,17 @@ def side(run: RunHead, moment: Moment, findings: Sequence[FindingHead]) -> Json:
         "name": run.name,
         "attempt": run.attempt,
         "step": moment.step,
+        **recognised(moment.snapshot),
         "verdict": summarize(findings).verdict.value,
         "findings": [{**schemas.finding_line(f), "consequences": len(f.consequences)} for f in findings],
         "scalars": dict(moment.scalars),
     }
+
+
+def recognised(snapshot: Snapshot) -> Json:
+    """What a run's weights say of where they come from; nulls if nobody asked."""
+    found = snapshot.recognition
+    return {"scheme": found and found.scheme, "is_trained": found and found.is_trained}
 
 
 def comparison(found: Comparison, limit: int) -> Json:
@@ -44,6 +61,7 @@ def comparison(found: Comparison, limit: int) -> Json:
         "kinds": [kind_summary(found, summary) for summary in found.kinds],
         "differences": [difference(found, d) for d in shown],
         "left_out": len(found.differences) - len(shown),
+        "schemes": [_schemes(found, pair) for pair in found.schemes[:limit]],
         "only_a": list(found.pairing.only_a[:limit]),
         "only_b": list(found.pairing.only_b[:limit]),
     }
@@ -80,6 +98,29 @@ def difference(found: Comparison, d: Difference) -> Json:
         "octaves": d.octaves,
         "luck": d.luck,
         "parts": d.parts,
+    }
+
+
+def _schemes(found: Comparison, pair: SchemePair) -> Json:
+    modules = found.pairing.modules[pair.layer]
+    return {
+        "module_path": modules.a,
+        "module_path_b": modules.b,
+        "name": pair.name,
+        "a": _scheme(pair.a),
+        "b": _scheme(pair.b),
+        "is_same": pair.is_same,
+    }
+
+
+def _scheme(scheme: Scheme) -> Json:
+    return {
+        "family": scheme.family.value,
+        "name": scheme.name,
+        "formula": scheme.formula,
+        "std": scheme.std,
+        "expected_std": scheme.expected_std,
+        "confidence": scheme.confidence,
     }
 
 

@@ -18,13 +18,14 @@ class Answer(JSONResponse):
         try:
             text = json.dumps(content, allow_nan=False, separators=(",", ":"))
         except ValueError:
-            text = json.dumps(_portable(content), allow_nan=False, separators=(",", ":"))
+            text = json.dumps(portable(content), allow_nan=False, separators=(",", ":"))
         return text.encode("ascii")
 
 
-def _portable(value: Any) -> Any:
+def portable(value: Any) -> Any:
+    """Plain data in which non-finite numbers are words."""
     if isinstance(value, dict):
-        return {key: _portable(item) for key, item in value.items()}
+        return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_portable(item) for item in value]
+        return [portable(item) for item in value]
     return number_to_json(value) if isinstance(value, float) else value

@@ -14,6 +14,7 @@ from rich.console import Console
 from initscope.hooks.comparison import GROWTH, THRESHOLD
 from initscope.hooks.vocabulary import MAX_STEP, Kind
 from initscope.service.cli import compare_tables as tables
+from initscope.service.cli.compare_inits import compare_inits
 from initscope.service.cli.reader import Reader, add_collector
 from initscope.service.complaint import Complaint
 
@@ -29,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.epilog = _EPILOG
     parser.add_argument("runs", nargs="+", metavar="RUN", help="id, its unique beginning, or name; the first is A")
+    parser.add_argument(
+        "--inits", action="store_true", help="RUN is MODULE:CALLABLE, as for check: compare models before any training"
+    )
     parser.add_argument("--step", type=_whole, metavar="N", help="at step N (default: the first that each recorded)")
     parser.add_argument("--kind", action="append", choices=list(Kind), default=[], help="only this kind; repeat")
     parser.add_argument(
@@ -52,19 +56,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 for equal runs, 1 for different ones; a `Complaint` for runs that cannot be compared."""
+    if arguments.inits and (arguments.coordinate_check or arguments.step is not None):
+        raise Complaint("--inits compares what there is before training: no --step, no --coordinate-check")
     if arguments.coordinate_check:
         return _check_widths(arguments)
     if len(arguments.runs) < 2:
         raise Complaint("compare takes two runs or more")
+    if arguments.inits:
+        return _finish(arguments, compare_inits(arguments.runs, arguments.tolerance, arguments.kind), None)
     reader = Reader.of(arguments)
-    found = [_compare(reader, arguments, other) for other in arguments.runs[1:]]
+    return _finish(arguments, [_compare(reader, arguments, other) for other in arguments.runs[1:]], reader.url)
+
+
+def _finish(arguments: argparse.Namespace, found: list[Json], url: str | None) -> int:
     if arguments.json:
         print(json.dumps(found, indent=1))
     else:
         console = _console()
         for comparison in found:
             tables.show_comparison(console, comparison, everything=arguments.all)
-            console.print(f"page: {reader.url}/compare?{_page_query(comparison)}", soft_wrap=True, markup=False)
+            if url is not None:
+                console.print(f"page: {url}/compare?{_page_query(comparison)}", soft_wrap=True, markup=False)
     return 0 if all(comparison["is_equal"] for comparison in found) else 1
 
 

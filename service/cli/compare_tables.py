@@ -31,6 +31,8 @@ def show_comparison(console: Console, found: Json, *, everything: bool) -> None:
     console.print(_sides(found["runs"]))
     if any(side.get("findings") for side in found["runs"]):
         console.print(_findings(found["runs"]))
+    if any(not pair["is_same"] for pair in found["schemes"]):
+        console.print(_scheme_table([pair for pair in found["schemes"] if not pair["is_same"]][:_MOST_ROWS]))
     console.print(_kinds(found["kinds"]))
     rows = _layers(found["differences"], everything=everything)
     if rows:
@@ -47,14 +49,15 @@ def show_comparison(console: Console, found: Json, *, everything: bool) -> None:
 
 def _sides(runs: Sequence[Json]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("", "run", "step", "verdict", "logged at the step", "id"):
+    for heading in ("", "run", "step", "verdict", "scheme", "logged at the step", "id"):
         table.add_column(heading, overflow="fold")
     for letter, side in zip("AB", runs, strict=True):
         verdict = side.get("verdict") or "–"
         scalars = ", ".join(f"{name} {number(value)}" for name, value in list(side["scalars"].items())[:4])
         step = "–" if side["step"] is None else f"{side['step']:,}"
         table.add_row(
-            letter, Text(side["name"]), step, Text(verdict, style=_COLOURS.get(verdict, "")), Text(scalars or "–"),
+            letter, Text(side["name"]), step, Text(verdict, style=_COLOURS.get(verdict, "")), _scheme(side),
+            Text(scalars or "–"),
             Text(side["id"] or "–", style="dim"),
         )  # fmt: skip
     return table
@@ -75,6 +78,21 @@ def _finding(finding: Json | None) -> Text:
     where = f" at {finding['module_path']}" if finding["module_path"] else ""
     line = Text(finding["severity"], style=_COLOURS.get(finding["severity"], ""))
     return line.append(f" {finding['rule']}{where}, step {finding['step']:,}", style="default")
+
+
+def _scheme(side: Json) -> Text:
+    name = "trained" if side["is_trained"] else side["scheme"] or "mixed"
+    return Text(name if side["is_trained"] is not None else "–")
+
+
+def _scheme_table(pairs: Sequence[Json]) -> Table:
+    table = Table(title="Schemes that differ", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("layer", "A", "B"):
+        table.add_column(heading, overflow="fold")
+    for pair in pairs:
+        shown = [f"{pair[side]['name']}  {pair[side]['formula']}".rstrip() for side in "ab"]
+        table.add_row(Text(_name(pair)), *map(Text, shown))
+    return table
 
 
 def _kinds(kinds: Sequence[Json]) -> Table:

@@ -159,8 +159,12 @@ def tensor_revision(connection: Connection, work: Work) -> int:
 
 
 def load_description(connection: Connection, work: Work) -> RunDescription:
-    """The run's description; unknown fields of a newer client are left out."""
-    data = connection.execute(select(Run.description).where(Run.run_no == work.run_no)).scalar_one()
+    """The run's description."""
+    return description_of(connection.execute(select(Run.description).where(Run.run_no == work.run_no)).scalar_one())
+
+
+def description_of(data: Mapping[str, Any]) -> RunDescription:
+    """A stored description; unknown fields of a newer client are left out."""
     known = {k: x for k, x in data.items() if k in RunDescription.__dataclass_fields__}
     known["optimizers"] = [
         OptimizerInfo(**{k: x for k, x in o.items() if k in OptimizerInfo.__dataclass_fields__})

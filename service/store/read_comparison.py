@@ -9,9 +9,12 @@ from sqlalchemy import Connection, func, select
 
 from initscope.hooks.comparison import Snapshot
 from initscope.hooks.moments import TensorStats
+from initscope.hooks.schemes import recognise
 from initscope.hooks.vocabulary import Kind
 from initscope.hooks.wire import TensorInfo
+from initscope.service.store.evaluation import description_of
 from initscope.service.store.models import ScalarRow, TensorStatsRow
+from initscope.service.store.read_runs import RunHead
 from initscope.service.store.read_scalars import value_of_class
 from initscope.service.store.read_stats import step_at, step_records, tensor_records
 from initscope.service.store.read_tensors import load_tensors
@@ -35,14 +38,25 @@ def first_step(conn: Connection, run_no: int, attempt: int) -> int | None:
     return first
 
 
-def load_moment(conn: Connection, run_no: int, attempt: int, step: int | None, kinds: Sequence[Kind] = ()) -> Moment:
-    """The newest sampled step that is not later than `step`; without one the attempt's first."""
-    at = first_step(conn, run_no, attempt) if step is None else step_at(conn, run_no, attempt, step)
+def load_moment(
+    conn: Connection, run: RunHead, step: int | None, kinds: Sequence[Kind] = (), *, with_schemes: bool = False
+) -> Moment:
+    """The newest sampled step of a run that is not later than `step`; without one its first.
+
+    `with_schemes` recognises the schemes of its weights, from the newest attempt's first step.
+    """
+    run_no, attempt = run.run_no, run.attempt
+    start = first_step(conn, run_no, attempt)
+    at = start if step is None or start is None else step_at(conn, run_no, attempt, step)
     tensors = load_tensors(conn, run_no)
+    recognition = None
+    if with_schemes and start is not None:
+        weights = step_records(conn, run_no, attempt, start, [Kind.WEIGHT])
+        recognition = recognise(tensors, weights, description_of(run.description))
     if at is None:
-        return Moment(None, Snapshot(tensors, {}), {})
+        return Moment(None, Snapshot(tensors, {}, recognition), {})
     records = step_records(conn, run_no, attempt, at, kinds)
-    return Moment(at, Snapshot(tensors, records), scalars_at(conn, run_no, attempt, at))
+    return Moment(at, Snapshot(tensors, records, recognition), scalars_at(conn, run_no, attempt, at))
 
 
 def scalars_at(conn: Connection, run_no: int, attempt: int, step: int) -> dict[str, float]:

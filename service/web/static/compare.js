@@ -4,6 +4,7 @@ import { getJson, showAway, toNumber, Unreachable } from "./api.js";
 import { Depth } from "./compare_depth.js";
 import { Differences } from "./compare_table.js";
 import { SharedScalars } from "./compare_scalars.js";
+import { showSchemes } from "./compare_schemes.js";
 import { follow } from "./live.js";
 import { change, onChange, read } from "./state.js";
 import { formatCount } from "./words.js";
@@ -34,14 +35,17 @@ const first = document.getElementById("step-first");
 slider.addEventListener("input", () => change({ step: pair.steps[slider.value] ?? null }));
 first.addEventListener("click", () => change({ step: null }));
 let turn = 0;
+let hasSchemes = false;
 
 async function compare() {
   const mine = ++turn;
   showStep();
-  const answer = await getJson("/compare", { run: pair.ids, step: read().step, limit: 5000 });
+  const answer = await getJson("/compare", { run: pair.ids, step: read().step, limit: 5000, schemes: !hasSchemes });
   if (mine !== turn || !answer) return;
   answer.differences = answer.differences.map(parsed);
   for (const kind of answer.kinds) for (const name of ["first", "largest"]) kind[name] &&= parsed(kind[name]);
+  if (answer.schemes.length) showSchemes(answer);
+  hasSchemes ||= answer.schemes.length > 0;
   pair.answer = answer;
   showSteps(answer.runs);
   depth.draw();

@@ -184,3 +184,13 @@ def test_a_norm_ends_the_luck_of_outputs() -> None:
         lucks.append([luck.of(t) for t in sorted(hidden, key=lambda t: t.depth or 0)])
     assert lucks[0][-1] > 1.5 * lucks[0][0]
     assert lucks[1] == [lucks[1][0]] * len(lucks[1])
+
+
+def test_schemes_of_real_networks_are_laid_beside_each_other() -> None:
+    windows = [start_of(n.mlp(6), start=n.draw(start)) for start in (n.he, n.xavier, n.he)]
+    he, xavier, again = (Snapshot(w.model.tensors, w.now, w.recognition) for w in windows)
+    different = compare(he, xavier).schemes
+    assert [pair.name for pair in different] == ["weight"] * 7
+    assert not any(pair.is_same for pair in different)
+    assert all(pair.is_same for pair in compare(he, again).schemes)
+    assert compare(he, snapshot(windows[1])).schemes == ()

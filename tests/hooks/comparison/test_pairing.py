@@ -91,3 +91,8 @@ def test_models_that_have_nothing_in_common_or_nothing_at_all() -> None:
     assert pairing.modules == ()
     assert "0" in pairing.only_a
     assert pair_modules({}, {}).modules == ()
+
+
+def test_layers_without_a_depth_are_in_the_order_of_their_numbers() -> None:
+    tensors = {i: info(f"layers.{i}", shape=[8, 8]) for i in (10, 2, 1)}
+    assert [a for a, _ in pairs(tensors, tensors)] == ["layers.1", "layers.2", "layers.10"]

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from initscope.hooks.moments import TensorStats
 from tests.support import seeds
-from tests.support.collector import Collector, running_collector
+from tests.support.collector import Collector, running_collector, stats
 
 
 def get(collector: Collector, path: str = "compare", **query: object) -> dict:
@@ -123,6 +124,35 @@ def test_a_run_without_records_is_compared_with_nothing(collector, pair):
     assert (answer["runs"][1]["step"], answer["differences"], answer["kinds"]) == (None, [], [])
     assert answer["only_a"] == [f"layers.{i}" for i in range(6)]
     assert not answer["is_equal"]
+
+
+def drawn(std: float) -> TensorStats:
+    """The record of 4,096 numbers drawn from N(0, std²)."""
+    return stats(count=4096, std=std, min=-3.9 * std, max=3.9 * std)
+
+
+def test_the_schemes_of_both_are_told_at_any_step(collector):
+    runs = []
+    with collector.database.write() as conn:
+        for std in (0.125, 2**0.5 / 8):
+            run_no, run = seeds.add_run(conn, last_step=3)
+            for depth in range(3):
+                values = {"depth": depth, "activation_before": "relu" if depth else None}
+                tensor = seeds.add_tensor(conn, run_no, f"l{depth}", "weight", "weight", **values)
+                rows = [seeds.record_row(run_no, tensor, s, drawn(std * (1 + s))) for s in (0, 3)]
+                seeds.add_records(conn, rows)
+            runs.append(run)
+    for step in (None, 3):
+        answer = get(collector, run=runs, **({} if step is None else {"step": step}))
+        assert [r["is_trained"] for r in answer["runs"]] == [False, False]
+        assert [pair["module_path"] for pair in answer["schemes"]] == ["l0", "l1", "l2"]
+        assert [pair["is_same"] for pair in answer["schemes"]] == [False] * 3
+        first = answer["schemes"][1]
+        assert (first["b"]["name"], first["b"]["formula"]) == ("he_normal", "√(2/fan_in)")
+        assert first["a"]["std"] == pytest.approx(0.125)
+    asked_without = get(collector, run=runs, schemes=False)
+    assert asked_without["schemes"] == []
+    assert asked_without["runs"][0]["scheme"] is None
 
 
 def test_zeros_and_numbers_that_are_not_finite_have_a_difference(collector):

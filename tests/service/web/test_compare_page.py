@@ -6,9 +6,10 @@ import re
 
 import pytest
 
+from initscope.hooks.moments import TensorStats
 from tests.support import seeds
 from tests.support.browser import Window, open_window
-from tests.support.collector import Collector
+from tests.support.collector import Collector, stats
 
 HTML = {"Accept": "text/html"}
 DRAWN = "document.querySelectorAll('#depth canvas').length === 2 && document.querySelector('#scalars canvas')"
@@ -96,6 +97,7 @@ def test_the_page_says_where_the_runs_part_and_by_how_much(embedded):
         assert sizes[0] == pytest.approx(8.11, abs=0.01)  # eleven layers · log2(1 ÷ 0.6)
         window.page.click("#more")
         assert window.page.locator("#differences tr").count() == 60
+        assert "no matrix differs" in window.text("#schemes-said")
         assert "newest: A 2.24 at step 10 · B 2.27 at step 5" in window.text("#scalars")
         assert window.problems == []
 
@@ -172,6 +174,29 @@ def test_numbers_that_are_not_finite_and_zeros_are_named(embedded):
             "B NaN at step 0",
         ):
             assert words in text, words
+        assert window.problems == []
+
+
+def drawn(std: float) -> TensorStats:
+    """The record of 4,096 numbers drawn from N(0, std²)."""
+    return stats(count=4096, std=std, min=-3.9 * std, max=3.9 * std)
+
+
+@pytest.mark.browser
+def test_the_schemes_of_both_are_named(embedded):
+    runs = []
+    with embedded.database.write() as conn:
+        for std in (0.125, 2**0.5 / 8):
+            run_no, run = seeds.add_run(conn, last_step=0)
+            for depth in range(3):
+                tensor = seeds.add_tensor(conn, run_no, f"l{depth}", "weight", "weight", depth=depth)
+                seeds.add_records(conn, [seeds.record_row(run_no, tensor, 0, drawn(std))])
+            runs.append(run)
+    with open_window(embedded) as window:
+        window.show(f"/compare?run={runs[0]}&run={runs[1]}")
+        window.wait("document.querySelectorAll('#schemes-rows tr').length === 3")
+        assert "3 of 3 matrices differ" in window.text("#schemes-said")
+        assert "he normal √(2/fan_in) · std 0.177" in window.text("#schemes-rows")
         assert window.problems == []
 
 
