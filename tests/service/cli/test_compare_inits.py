@@ -67,7 +67,7 @@ def loss_of_he_with_batch() -> float:
     exec(OWN, own)  # noqa: S102 - the text above
     torch.manual_seed(0)
     model, (x, y), loss_fn = own["he_with_batch"]()
-    return float(loss_fn(model(x), y))
+    return float(loss_fn(model(x), y).detach())
 
 
 def test_weights_of_two_callables_lie_side_by_side_with_their_schemes(tmp_path: Path) -> None:
