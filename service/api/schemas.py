@@ -136,7 +136,8 @@ def books(total: BooksSum, stored: int) -> Json:
 def tensor(info: TensorInfo) -> Json:
     """A tensor's description; `tensor_no` is what the stats routes ask for."""
     described = {name: getattr(info, name) for name in _DESCRIBED}
-    return {"tensor_no": info.key, **described, "kind": info.kind.value, "role": info.role.value}
+    traits = None if info.traits is None else asdict(info.traits)
+    return {"tensor_no": info.key, **described, "kind": info.kind.value, "role": info.role.value, "traits": traits}
 
 
 _DESCRIBED: Sequence[str] = tuple(name for name in TensorInfo.__dataclass_fields__ if name != "key")

@@ -31,6 +31,16 @@ def test_tensors_come_in_forward_order_and_can_be_asked_for_by_kind(collector, m
     assert (outputs[0]["shape"], outputs[0]["role"], outputs[0]["trainable"]) == ([64, 64], "hidden", True)
 
 
+def test_a_tensor_tells_its_traits(collector):
+    with collector.database.write() as conn:
+        run_no, run_id = seeds.add_run(conn)
+        seeds.add_tensor(conn, run_no, "fc", "weight", "weight", traits={"row_spread": 0.1, "digest": "ab"})
+    (tensor,) = get(collector, seeds.Seeded(run_no, run_id, {}), "tensors")["tensors"]
+    assert tensor["traits"]["row_spread"] == pytest.approx(0.1)
+    assert tensor["traits"]["digest"] == "ab"
+    assert tensor["traits"]["column_cosine"] is None
+
+
 def test_a_curve_holds_every_record_of_a_tensor(collector, mlp):
     tensor = mlp.tensors["layers.1", "output", "activation"]
     rms, kurtosis = get(collector, mlp, "stats/series", tensor=tensor, statistic="rms,kurtosis")["series"]
