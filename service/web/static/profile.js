@@ -37,7 +37,7 @@ export class Profile {
         // Theory speaks of some layers only: their bands are boxes (marks), these two lines just make room for them.
         { stroke: null, width: 0 },
         { stroke: null, width: 0 },
-        { stroke: "ink", width: 1.5, dash: [5, 4] },
+        { stroke: "ink", width: 1.5, dash: [5, 4], points: true },
         { stroke: side.color, points: true },
       ],
       yFormat: powerOfTwo,
