@@ -28,7 +28,7 @@ from initscope.hooks.probe.story import Sink, Story
 from initscope.hooks.probe.take import Record
 from initscope.hooks.probe.untouched import untouched, unwatched, without_gradients
 from initscope.hooks.probe.walk import unwrapped, walk
-from initscope.hooks.report import Passed, Report, rows_of
+from initscope.hooks.report import Passed, Report, blocks_of, rows_of
 from initscope.hooks.rules import Model, Window, diagnose
 from initscope.hooks.rules.selection import Selection
 from initscope.hooks.vocabulary import Kind, RunStatus
@@ -155,6 +155,7 @@ class _Look(Sink):
             scheme=window.recognition.scheme,
             is_trained=window.recognition.is_trained,
             layers=rows_of(window, self._passed),
+            blocks=blocks_of(window),
             description=self._description,
             loss=self._loss,
             has_forward=self._has_forward,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from initscope.hooks.report import text, words
 from initscope.hooks.report.chart import Point, drawing
+from initscope.hooks.report.rows import BlockRow, LayerRow
 from initscope.hooks.rules import Finding
 
 if TYPE_CHECKING:
@@ -106,10 +107,13 @@ def _consequences(found: Finding) -> Sequence[str]:
 def _charts(given: Report) -> str:
     """Only rows with an output: the others have no place on the way of the signal."""
     rows = [r for r in given.layers if r.output_rms is not None or r.gradient_rms is not None]
+    names = [r.full_name for r in rows]
     drawn = [
-        drawing("Signal: rms of outputs", [Point(r.full_name, r.output_rms, r.predicted_rms) for r in rows]),
+        drawing("Signal: rms of outputs", _points(names, rows, backward=False)),
+        drawing("Gradient: rms at outputs", _points(names, rows, backward=True)),
+        drawing("Signal: rms behind each block", _points([b.path for b in given.blocks], given.blocks, backward=False)),
         drawing(
-            "Gradient: rms at outputs", [Point(r.full_name, r.gradient_rms, r.predicted_gradient_rms) for r in rows]
+            "Gradient: rms behind each block", _points([b.path for b in given.blocks], given.blocks, backward=True)
         ),
     ]
     if not any(drawn):
@@ -118,6 +122,12 @@ def _charts(given: Report) -> str:
         f'<h2>By depth</h2><div class="charts">{"".join(drawn)}</div><p class="soft">Solid: measured. Dashed: what '
         "these weights should give. Band: where a healthy start stays. Both only where theory has a word.</p>"
     )
+
+
+def _points(names: Sequence[str], rows: Sequence[LayerRow | BlockRow], *, backward: bool) -> list[Point]:
+    if backward:
+        return [Point(name, r.gradient_rms, r.predicted_gradient_rms) for name, r in zip(names, rows, strict=True)]
+    return [Point(name, r.output_rms, r.predicted_rms) for name, r in zip(names, rows, strict=True)]
 
 
 def _table(given: Report) -> str:

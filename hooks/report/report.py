@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from initscope.hooks.encoding import number_to_json
 from initscope.hooks.report import page, text
-from initscope.hooks.report.rows import LayerRow
+from initscope.hooks.report.rows import BlockRow, LayerRow
 from initscope.hooks.rules import Finding
 from initscope.hooks.theory import trivial_loss
 from initscope.hooks.vocabulary import Verdict
@@ -22,7 +22,8 @@ _CLASSIFICATION: Final = frozenset({"cross_entropy", "nll"})
 class Report:
     """What `check` found: `print(report)` shows it, `to_json` and `to_html` keep it.
 
-    `findings` come worst first, consequences folded under their cause; `layers` in the order of the forward pass.
+    `findings` come worst first, consequences folded under their cause; `layers` and `blocks` in the
+    order of the forward pass.
     `scheme` is the initialization that most matrices follow, None where they do not agree; `is_trained` says that
     the weights look trained before. `loss` is the training's own loss of this batch, None where there is none.
     `has_forward` and `has_backward` say what was run. `notes` say in sentences what could not be measured.
@@ -30,6 +31,7 @@ class Report:
 
     findings: tuple[Finding, ...] = ()
     layers: tuple[LayerRow, ...] = ()
+    blocks: tuple[BlockRow, ...] = ()
     description: RunDescription = field(default_factory=RunDescription)
     scheme: str | None = None
     is_trained: bool = False
@@ -71,6 +73,7 @@ class Report:
             "has_backward": self.has_backward,
             "findings": [_finding(f) for f in self.findings],
             "layers": [_plain(row) for row in self.layers],
+            "blocks": [_plain(row) for row in self.blocks],
             "optimizers": _plain(self.description.optimizers),
             "versions": dict(self.description.versions),
             "notes": list(self.notes),

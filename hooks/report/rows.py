@@ -11,7 +11,7 @@ from initscope.hooks.layers import Layer
 from initscope.hooks.moments import ChannelStats, TensorStats
 from initscope.hooks.rules import Window
 from initscope.hooks.theory import Expected, expected_std, predicted_profile
-from initscope.hooks.vocabulary import Role
+from initscope.hooks.vocabulary import Kind, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,40 @@ class LayerRow:
     def full_name(self) -> str:
         """Module path and name, as in a state dict; the name `weight` goes without saying."""
         return self.path if self.name == "weight" and self.path else f"{self.path}.{self.name}".lstrip(".")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRow:
+    """The output of a repeated block: where there are residual sums, the stream behind it."""
+
+    path: str
+    depth: int | None = None
+    output_rms: float | None = None
+    predicted_rms: Expected | None = None
+    gradient_rms: float | None = None
+    predicted_gradient_rms: Expected | None = None
+    signal_fraction: float | None = None
+
+
+def blocks_of(window: Window) -> tuple[BlockRow, ...]:
+    """Blocks in forward order; none where nothing was run."""
+    predicted = predicted_profile(window.model.tensors, window.now)
+    rows: dict[str, BlockRow] = {}
+    for info, record in window.each(Kind.ACTIVATION):
+        if info.block != info.module_path or info.module_path in rows:
+            continue
+        other = window.model.find(info.module_path, info.name, Kind.ACTIVATION_GRADIENT)
+        gradient = window.stats(other)
+        rows[info.module_path] = BlockRow(
+            path=info.module_path,
+            depth=info.depth,
+            output_rms=known(record.moments.rms),
+            predicted_rms=predicted.get(info.key),
+            gradient_rms=known(gradient.moments.rms) if gradient else None,
+            predicted_gradient_rms=predicted.get(other.key) if other else None,
+            signal_fraction=known(record.channels.signal_fraction),
+        )
+    return tuple(rows.values())
 
 
 def rows_of(window: Window, passed: Mapping[str, Passed]) -> tuple[LayerRow, ...]:

@@ -142,6 +142,22 @@ def test_the_weights_of_a_chain_alone_say_what_a_signal_would_do() -> None:
     assert [r.full_name for r in whole.layers][:4] == ["places", "wte", "blocks.0.attn.qkv", "blocks.0.attn.out"]
 
 
+def test_blocks_show_the_residual_stream() -> None:
+    model, (x, y) = models.Gpt(blocks=3), models.tokens()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    seen: list[torch.Tensor] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _m, _a, out: seen.append(out))
+    report = check(model, (x, y), models.loss_of)
+    assert [b.path for b in report.blocks] == ["blocks.0", "blocks.1", "blocks.2"]
+    assert [b.output_rms for b in report.blocks] == pytest.approx([oracle.moments_of(t).rms for t in seen], rel=1e-5)
+    assert all(b.gradient_rms for b in report.blocks)
+    assert report.to_html().count("<svg") == 4
+    assert check(deep(), batch(), F.cross_entropy).blocks == ()
+
+
 def test_an_optimizer_is_described_and_takes_no_step() -> None:
     model = models.mlp()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1)
