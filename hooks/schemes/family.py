@@ -111,9 +111,9 @@ def nonzero(m: Moments) -> Moments:
     third = m.m3 + 3.0 * mean * m.m2 + n * mean**3
     fourth = m.m4 + 4.0 * mean * m.m3 + 6.0 * mean * mean * m.m2 + n * mean**4
     c = mean * n / k
-    m2 = second - k * c * c
+    m2 = max(0.0, second - k * c * c)  # rounding: nearly all of it may be the mean
     m3 = third - 3.0 * c * second + 2.0 * k * c**3
-    m4 = fourth - 4.0 * c * third + 6.0 * c * c * second - 3.0 * k * c**4
+    m4 = max(0.0, fourth - 4.0 * c * third + 6.0 * c * c * second - 3.0 * k * c**4)
     return Moments(k, mean=c, m2=m2, m3=m3, m4=m4, min=m.min, max=m.max)
 
 
