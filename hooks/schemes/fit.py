@@ -1,8 +1,8 @@
 """From the scale of weights to formulas: which fit each, and which the model as a whole agrees on. Pure.
 
 A weight that several formulas explain (He with fan_in and fan_out are one for a square matrix) is settled by the
-others: the shares of formulas over the model are estimated by expectation maximization, and each weight takes the
-formula that is most probable given them.
+others: the name that explains most of the weights comes first, then the one that explains most of the rest, and so on,
+and each weight takes the formula that is most probable given how many its name explains.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from initscope.hooks.wire import TensorInfo
 
 _ACCEPTED: Final = 3.5
 """Standard errors that a formula may be off. Of a thousand right ones one is off by 3.3."""
+_BOUNDED: Final = 5.0
+"""The same where the largest element tells the scale anyway."""
 _OTHER: Final = 1.0 / 12.0
 """Density, per e-fold of std, of a scale that no formula of ours made."""
-_ROUNDS: Final = 4
 _NEIGHBOURS: Final = 3
 """Weights that must share a std, over two fan_ins at least, before it counts as a fixed one."""
 _HALF_TYPES: Final = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
@@ -62,9 +63,15 @@ def settle_families(shapes: Mapping[int, Shape]) -> dict[int, Shape]:
     settled = dict(shapes)
     for key, shape in shapes.items():
         if len(shape.rivals) > 1:
-            own = max(shape.rivals, key=lambda rival: rival[1] + math.log(shares[rival[0]] + rival[0].prior))[0]
+            # Without its own vote: a single weight must not outvote the model with it.
+            others = {**shares, shape.distribution: shares[shape.distribution] - shape.confidence}
+            own = max(shape.rivals, key=lambda rival: rival[1] + _log_share(others, rival[0]))[0]
             settled[key] = shape if own is shape.distribution else shape.as_drawn_by(own)
     return settled
+
+
+def _log_share(shares: Mapping[Distribution, float], distribution: Distribution) -> float:
+    return math.log(max(0.0, shares.get(distribution, 0.0)) + distribution.prior)
 
 
 def fit_all(weights: Iterable[tuple[TensorInfo, Shape]], context: Context) -> list[Fitted]:
@@ -93,7 +100,7 @@ def _case(info: TensorInfo, shape: Shape, context: Context) -> object:
 
 def _fit(info: TensorInfo, shape: Shape, options: Sequence[Candidate]) -> Fitted:
     error, size = std_error(shape), shape.moments.std
-    room = 1.0 + _ACCEPTED * error
+    room = 1.0 + (_BOUNDED if shape.family is Family.UNIFORM else _ACCEPTED) * error
     low, high = size / room, size * room
     near = [c for c in options if low <= c.std <= high]
     found = [(c, _density(info, shape, c, error)) for c in near]
@@ -102,7 +109,7 @@ def _fit(info: TensorInfo, shape: Shape, options: Sequence[Candidate]) -> Fitted
 
 def _density(info: TensorInfo, shape: Shape, c: Candidate, error: float) -> float:
     deviation = math.log(shape.moments.std / c.std) / error
-    density = c.prior * math.exp(-0.5 * deviation * deviation) / (math.sqrt(2.0 * math.pi) * error)
+    density = math.exp(-0.5 * deviation * deviation) / (math.sqrt(2.0 * math.pi) * error)
     if shape.family is not Family.UNIFORM:
         return density
     # The largest of n uniform draws tells their bound n times better than the std does.
@@ -130,21 +137,41 @@ def shared_std(drawn: Sequence[tuple[TensorInfo, Shape]]) -> float | None:
 
 
 def shares_of(fitted: Sequence[Fitted]) -> dict[str, float]:
-    """How many weights each name explains, by expectation maximization from the formulas' own priors."""
-    shares: dict[str, float] = {c.name: 1.0 for f in fitted for c, _ in f.options}
-    for _ in range(_ROUNDS):
-        counted: dict[str, float] = dict.fromkeys(shares, _UNSEEN)
-        for f in fitted:
-            scored = [(c.name, density * shares[c.name]) for c, density in f.options]
-            total = _OTHER + sum(score for _, score in scored)
-            for name, score in scored:
-                counted[name] += score / total
-        shares = counted
+    """How many weights each name explains that those before it do not; fractions where one fits less well."""
+    priors: dict[str, float] = {}
+    recipes = {c.vote for f in fitted for c, _ in f.options if c.is_recipe}
+    open_weights: list[list[tuple[str, float]]] = []
+    for f in fitted:
+        top = max((density for _, density in f.options), default=0.0)
+        best: dict[str, float] = {}
+        for c, density in f.options:
+            best[c.vote] = max(best.get(c.vote, 0.0), density / top)
+            priors[c.vote] = max(priors.get(c.vote, 0.0), c.prior)
+        open_weights.append(list(best.items()))
+    shares: dict[str, float] = {}
+    left = [1.0] * len(open_weights)
+    while len(shares) < len(priors):
+        gains = dict.fromkeys(priors.keys() - shares.keys(), 0.0)
+        for weight, options in zip(left, open_weights, strict=True):
+            for name, fit in options:
+                if name in gains:
+                    gains[name] += weight * fit
+        # How usual a formula is decides between those that explain as much.
+        name = max(gains, key=lambda n: (gains[n] + 0.5 * min(1.0, gains[n]) * math.log2(priors[n]), n))
+        # A recipe that one weight alone seems to follow is chance.
+        is_chance = name in recipes and gains[name] < _COMPANY
+        shares[name] = 0.0 if is_chance else _UNSEEN * priors[name] + gains[name]
+        for i, options in enumerate(open_weights):
+            if left[i] and dict(options).get(name, 0.0) > _EXPLAINED:
+                left[i] = 0.0
     return shares
 
 
+_EXPLAINED: Final = 0.1
+"""Likelihood, in units of the best formula's, from which a formula counts as one that explains a weight."""
+_COMPANY: Final = 1.5
 _UNSEEN: Final = 0.2
-"""What a name counts before any weight has voted for it."""
+"""What a usual name counts before any weight has voted for it."""
 
 
 def choose(f: Fitted, shares: Mapping[str, float]) -> Scheme:
@@ -160,7 +187,9 @@ def choose(f: Fitted, shares: Mapping[str, float]) -> Scheme:
     scored: dict[str, tuple[float, Candidate]] = {}
     total = _OTHER
     for c, density in f.options:
-        score = density * shares[c.name]
+        score = density * shares[c.vote]
+        if not score:
+            continue
         total += score
         before = scored.get(c.name)
         scored[c.name] = (score + (before[0] if before else 0.0), c if not before or density > before[0] else before[1])

@@ -31,7 +31,18 @@ class Candidate:
     is_effective_fan: bool = True
     is_compensated: bool | None = None
 
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it only makes sense beside others of its kind: it depends on where in the model a weight is."""
+        return self.name.startswith(_RECIPES)
 
+    @property
+    def vote(self) -> str:
+        """What weights of a model agree on: a formula, or one of the fixed numbers."""
+        return self.formula if self.name.startswith("fixed_") else self.name
+
+
+_RECIPES: Final = ("gpt2", "wang", "mitchell", "deepnorm", "subln", "tfixup", "fixup", "clip", "t5_query")
 _SUFFIX: Final = {Family.NORMAL: "normal", Family.UNIFORM: "uniform", Family.TRUNCATED_NORMAL: "truncated_normal"}
 FIXED: Final = (0.001, 0.005, 0.006, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 _USUAL: Final = frozenset({0.01, 0.02, 0.1, 1.0})
@@ -128,7 +139,7 @@ def _fixed_normal(family: Family, fixed: float | None) -> Iterator[Candidate]:
     for std in FIXED:
         yield Candidate(name, f"{std:g}, whatever the fans", std, 0.5 if std in _USUAL else 0.15)
     if fixed is not None:
-        yield Candidate(name, f"{fixed:.3g}, whatever the fans", fixed, 0.5)
+        yield Candidate(name, f"{fixed:.3g}, whatever the fans", fixed, 0.05)
 
 
 def _of_width(info: TensorInfo, context: Context, place: Place) -> Iterator[Candidate]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from initscope.hooks.moments import TensorStats
@@ -40,7 +41,7 @@ def recognise(
     shapes = settle_families({key: _shape(t, stats[key]) for key, t in weights.items()})
     fitted = fit_all([(t, shapes[key]) for key, t in weights.items()], context_of(weights.values()))
     shares = shares_of(fitted)
-    drawn = {f.info.key: choose(f, shares) for f in fitted}
+    drawn = _as_gpt2({f.info.key: choose(f, shares) for f in fitted})
     around = neighbourhood(tensors, stats)
     trained = {
         key: trained_probability(t, stats[key], shapes[key], drawn.get(key), around) for key, t in weights.items()
@@ -67,6 +68,20 @@ def _scheme(info: TensorInfo, shape: Shape, drawn: Scheme | None, trained: float
     return drawn if drawn is not None else structural(info, shape)
 
 
+def _as_gpt2(drawn: dict[int, Scheme]) -> dict[int, Scheme]:
+    """A fixed std is GPT-2's where the model's residual outputs have the same one, scaled by depth."""
+    if not any(s.name.startswith("gpt2_residual") for s in drawn.values()):
+        return drawn
+    fixed = Counter(s.expected_std for s in drawn.values() if s.name in _FIXED)
+    usual = fixed.most_common(1)[0][0] if fixed else None
+    return {
+        key: replace(s, name="gpt2") if s.name in _FIXED and s.expected_std == usual else s for key, s in drawn.items()
+    }
+
+
+_FIXED: Final = frozenset({"fixed_normal", "fixed_truncated_normal"})
+
+
 def _share(weights: Mapping[int, TensorInfo], trained: Mapping[int, float]) -> float:
     """Share of the parameters of matrices that look trained; tied ones count once."""
     total = counted = 0
@@ -90,7 +105,8 @@ def _is_trained(description: RunDescription | None, share: float, around: Neighb
 def _vote(weights: Mapping[int, TensorInfo], by_key: Mapping[int, Scheme]) -> str | None:
     """The name that more than half of the matrices have, those of a recipe counted as one; tables do not vote."""
     votes: dict[str, float] = defaultdict(float)
-    names = {s.name for s in by_key.values()}
+    counts = Counter(s.name for s in by_key.values())
+    names = {name for name, count in counts.items() if count >= max(2, 0.1 * len(by_key))}
     total = 0.0
     for key, t in weights.items():
         if t.role in _TABLES or math.prod(t.shape) < _LEAST:
@@ -109,7 +125,7 @@ def _recipe(scheme: Scheme, names: set[str]) -> str:
     name = scheme.name
     if name.startswith("pytorch_"):
         return "pytorch_default"
-    if name.startswith("gpt2_residual") or (name.startswith("fixed_") and any(n.startswith("gpt2_res") for n in names)):
+    if name.startswith("gpt2"):
         return "gpt2"
     for recipe, parts in _RECIPES.items():
         if recipe in names and (name == recipe or name.startswith(parts)):
