@@ -52,6 +52,8 @@ _ORTHOGONAL_COSINE: Final = 0.2
 _ORTHOGONAL_SPREAD: Final = 1e-2
 _SPARSE: Final = 0.01
 """Zeros that no continuous draw has."""
+_PADDING: Final = 0.1
+"""Zeros of a table that are rows of padding."""
 _OUTLIER: Final = 8.0
 """Largest |x|/std that no draw of a tensor that fits into memory reaches."""
 _DEVIATIONS: Final = 5.0
@@ -96,7 +98,7 @@ def family_of(m: Moments, traits: Traits | None, *, is_table: bool = False) -> S
         return Shape(Family.ORTHOGONAL, m)
     if m.zero_fraction > _SPARSE:
         shape = _continuous(nonzero(m))
-        is_sparse = not is_table and shape.family is not Family.UNKNOWN
+        is_sparse = shape.family is not Family.UNKNOWN and not (is_table and m.zero_fraction <= _PADDING)
         return Shape(Family.SPARSE, shape.moments, shape.distribution, shape.confidence) if is_sparse else shape
     return _continuous(nonzero(m) if is_table else m)
 

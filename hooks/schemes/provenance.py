@@ -15,6 +15,7 @@ from typing import Final
 from initscope.hooks.moments import Moments, TensorStats
 from initscope.hooks.schemes.family import Shape
 from initscope.hooks.schemes.fit import std_error
+from initscope.hooks.schemes.formulas import FIXED
 from initscope.hooks.schemes.scheme import Family, Scheme
 from initscope.hooks.vocabulary import Kind, Role
 from initscope.hooks.wire import TensorInfo, Traits
@@ -28,6 +29,9 @@ _SHIFTED: Final = 0.3
 _UNEVEN: Final = 1.5
 _UNEVEN_ERRORS: Final = 6.0
 """Row norms that spread more than by chance: as a ratio, and in standard errors of that ratio."""
+_VECTORS: Final = 64
+"""Rows that cosines are taken among, as in `Traits`."""
+_CORRELATED: Final = 6.0
 _STRUCTURES: Final = frozenset({
     Family.ZERO, Family.CONSTANT, Family.IDENTITY, Family.TWO_VALUED, Family.SPARSE, Family.BROKEN_TRUNCATION,
 })  # fmt: skip
@@ -39,6 +43,8 @@ _SMALL: Final = 8
 """Elements from which a bias says something."""
 _FEW: Final = 3
 _NEGLIGIBLE: Final = 1e-4
+_LARGE: Final = 0.5
+"""Std of biases between which training is what has made them."""
 _BIASES: Final = 4.0
 _GAINS: Final = 3.0
 """What norm gains that differ, or that are all equal, say of the matrices around them."""
@@ -69,14 +75,16 @@ def neighbourhood(tensors: Mapping[int, TensorInfo], stats: Mapping[int, TensorS
 
 
 def _are_trained(biases: Sequence[tuple[Moments, float | None]]) -> bool:
-    """Whether most biases spread by no rule: not constant, not PyTorch's ±1/√fan_in, no std that most of them share."""
-    sizes = [(m.std, m.std * math.sqrt(fan or 1.0)) for m, fan in biases]
-    own = [
-        not (m.std <= _NEGLIGIBLE or _is_default(m, fan))
-        and not any(_is_shared(m, [pair[i] for pair in sizes], size[i]) for i in (0, 1))
-        for (m, fan), size in zip(biases, sizes, strict=True)
-    ]
-    return len(own) >= _FEW and 2 * sum(own) > len(own)
+    """Whether most biases spread by no rule: not constant, not PyTorch's ±1/√fan_in, not one usual std of all."""
+    free = [m for m, fan in biases if m.std > _NEGLIGIBLE and not _is_default(m, fan)]
+    if len(biases) < _FEW or 2 * len(free) <= len(biases):
+        return False
+    # Training moves biases by a fraction; a bias of 5 is somebody's choice, and so is one std for all.
+    total = sum(m.finite_count for m in free)
+    pooled = math.sqrt(sum(m.finite_count * m.std**2 for m in free) / total)
+    is_one = all(abs(math.log(m.std / pooled)) < 3.0 * math.sqrt(0.5 / m.finite_count) for m in free)
+    room = 2.0 * math.sqrt(0.5 / total)
+    return pooled < _LARGE and not (is_one and any(abs(math.log(pooled / std)) < room for std in FIXED))
 
 
 def _is_default(m: Moments, fan_in: float | None) -> bool:
@@ -85,11 +93,6 @@ def _is_default(m: Moments, fan_in: float | None) -> bool:
     error = 0.45 / math.sqrt(m.finite_count)
     bound = 1.0 / math.sqrt(fan_in)
     return m.abs_max <= 1.001 * bound and abs(m.std * math.sqrt(3.0) / bound - 1.0) < 5.0 * error
-
-
-def _is_shared(m: Moments, sizes: Sequence[float], size: float) -> bool:
-    room = 1.0 + 3.0 * math.sqrt(0.5 / m.finite_count)
-    return sum(size / room <= other <= size * room for other in sizes) > 0.6 * len(sizes)
 
 
 def trained_probability(
@@ -113,7 +116,7 @@ def _marks(info: TensorInfo, shape: Shape, scheme: Scheme | None) -> float:
     odds = 0.0
     if traits is not None:
         odds += _spectral(info, traits, m if is_shifted else None)
-        odds += 0.0 if is_shifted else _unevenness(info, traits, shape)
+        odds += 0.0 if is_shifted else _unevenness(info, traits, shape) + _correlation(info, traits)
     if not is_shifted and shift * math.sqrt(m.finite_count) > _CENTRED:
         odds += 5.0
     odds += _distribution(shape)
@@ -153,6 +156,21 @@ def _unevenness(info: TensorInfo, traits: Traits, shape: Shape) -> float:
         ratio = found / math.sqrt(spread / length + padding)
         if ratio > _UNEVEN and (ratio - 1.0) * math.sqrt(2.0 * number) > _UNEVEN_ERRORS:
             odds += 2.5
+    return odds
+
+
+def _correlation(info: TensorInfo, traits: Traits) -> float:
+    """Cosines of rows, and of columns, that are larger or smaller than those of independent ones: 1 ± 1/√(2·pairs).
+
+    Smaller ones are what is left of an orthogonal start.
+    """
+    odds = 0.0
+    for found, number in ((traits.row_cosine, info.shape[0]), (traits.column_cosine, math.prod(info.shape[1:]))):
+        vectors = min(_VECTORS, number)
+        if found is None or vectors < 8:
+            continue
+        deviations = (found - 1.0) * math.sqrt(vectors * (vectors - 1.0))
+        odds += _STRONG if deviations < -_CORRELATED else 3.0 if deviations > _CORRELATED else 0.0
     return odds
 
 

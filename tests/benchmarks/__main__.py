@@ -8,10 +8,15 @@ import platform
 import time
 from pathlib import Path
 
-from tests.benchmarks import evaluation, hook_cost, ingest_rate
+from tests.benchmarks import evaluation, hook_cost, ingest_rate, scheme_grid
 from tests.benchmarks.report import Table
 
-BENCHMARKS = {"hook_cost": hook_cost.run, "ingest_rate": ingest_rate.run, "evaluation": evaluation.run}
+BENCHMARKS = {
+    "hook_cost": hook_cost.run,
+    "ingest_rate": ingest_rate.run,
+    "evaluation": evaluation.run,
+    "scheme_grid": scheme_grid.run,
+}
 
 
 def machine() -> str:
