@@ -158,18 +158,20 @@ def shares_of(fitted: Sequence[Fitted]) -> dict[str, float]:
                     gains[name] += weight * fit
         # How usual a formula is decides between those that explain as much.
         name = max(gains, key=lambda n: (gains[n] + 0.5 * min(1.0, gains[n]) * math.log2(priors[n]), n))
-        # A recipe that one weight alone seems to follow is chance.
-        is_chance = name in recipes and gains[name] < _COMPANY
-        shares[name] = 0.0 if is_chance else _UNSEEN * priors[name] + gains[name]
+        # An unusual formula that one weight alone seems to follow is likely chance, a recipe surely.
+        is_alone = gains[name] < _COMPANY
+        weight = (name not in recipes) * priors[name] if is_alone else 1.0
+        shares[name] = weight * (_UNSEEN + gains[name])
         for i, options in enumerate(open_weights):
             if left[i] and dict(options).get(name, 0.0) > _EXPLAINED:
                 left[i] = 0.0
     return shares
 
 
-_EXPLAINED: Final = 0.1
+_EXPLAINED: Final = 0.01
 """Likelihood, in units of the best formula's, from which a formula counts as one that explains a weight."""
 _COMPANY: Final = 1.5
+"""Weights from which a formula is no chance."""
 _UNSEEN: Final = 0.2
 """What a usual name counts before any weight has voted for it."""
 

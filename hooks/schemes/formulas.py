@@ -120,18 +120,21 @@ def _of_torch(info: TensorInfo, family: Family) -> Iterator[Candidate]:
         yield Candidate("pytorch_embedding", "N(0, 1)", 1.0, 2.0)
     if family is not Family.UNIFORM:
         return
-    usual = 2.0
+    usual, special = 2.0, 0.0
     if recurrent:
         hidden, usual = max(1, info.shape[0] // _GATES[recurrent]), 0.2
-        yield Candidate(f"pytorch_{recurrent}", "U(±1/√hidden)", 1.0 / math.sqrt(3.0 * hidden), 2.0)
+        special = 1.0 / math.sqrt(3.0 * hidden)
+        yield Candidate(f"pytorch_{recurrent}", "U(±1/√hidden)", special, 2.0)
     elif "bilinear" in kind:
         yield Candidate("pytorch_default", "U(±1/√in1)", 1.0 / math.sqrt(3.0 * info.shape[1]), 2.0)
     elif "multihead" in kind and info.name == "in_proj_weight":
-        std, usual = math.sqrt(2.0 / (own.fan_in + own.fan_out)), 0.2
-        yield Candidate("pytorch_attention", "√(2/(d + 3d)) of the stacked matrix", std, 2.0, False)
+        special, usual = math.sqrt(2.0 / (own.fan_in + own.fan_out)), 0.2
+        yield Candidate("pytorch_attention", "√(2/(d + 3d)) of the stacked matrix", special, 2.0, False)
     is_same = info.fan_in is None or own.fan_in == info.fan_in
     words = "1/√(3·fan_in)" if is_same else "1/√(3·fan_in) of PyTorch's fans"
-    yield Candidate("pytorch_default", words, 1.0 / math.sqrt(3.0 * own.fan_in), usual, is_same)
+    plain = 1.0 / math.sqrt(3.0 * own.fan_in)
+    if plain != special:
+        yield Candidate("pytorch_default", words, plain, usual, is_same)
 
 
 def _fixed_normal(family: Family, fixed: float | None) -> Iterator[Candidate]:

@@ -46,6 +46,8 @@ _NEGLIGIBLE: Final = 1e-4
 _LARGE: Final = 0.5
 """Std of biases between which training is what has made them."""
 _BIASES: Final = 4.0
+_AROUND: Final = 4.0
+"""The most that vectors say of a matrix: a head may be fresh where all else is trained."""
 _GAINS: Final = 3.0
 """What norm gains that differ, or that are all equal, say of the matrices around them."""
 
@@ -103,7 +105,7 @@ def trained_probability(
         return _sigmoid(_STRUCTURED)
     if shape.moments.nonfinite_count or shape.moments.finite_count < 2:
         return 0.5
-    odds = _marks(info, shape, scheme) + around.gains + around.biases
+    odds = _marks(info, shape, scheme) + min(_AROUND, around.gains + around.biases)
     return _sigmoid(max(-12.0, min(12.0, odds - 1.0)))
 
 
@@ -190,7 +192,7 @@ def _scale(info: TensorInfo, shape: Shape, scheme: Scheme) -> float:
     room = 1e-2 if info.dtype in _HALF_TYPES else 1e-3
     # Another formula's bound is passed by chance where the std does not tell the two apart.
     is_passed = shape.moments.abs_max > bound * expected * (1.0 + room) and std_error(shape) < 0.05
-    return _STRONG * scheme.confidence if is_passed else -4.0 * scheme.confidence
+    return _STRONG * scheme.confidence if is_passed else -_STRONG * scheme.confidence
 
 
 def _sigmoid(odds: float) -> float:

@@ -36,6 +36,11 @@ def sampled_steps(conn: Connection, run_no: int, attempt: int) -> list[int]:
     return list(conn.scalars(select(found.c.step).where(found.c.step.is_not(None)).order_by(found.c.step)))
 
 
+def first_step(conn: Connection, run_no: int, attempt: int) -> int | None:
+    """The first step of an attempt with records."""
+    return conn.scalar(select(func.min(_ROW.step)).where(_ROW.run_no == run_no, _ROW.attempt == attempt))
+
+
 def step_at(conn: Connection, run_no: int, attempt: int, step: int | None) -> int | None:
     """The newest step with records, not later than `step`."""
     wanted = [_ROW.run_no == run_no, _ROW.attempt == attempt]

@@ -48,13 +48,14 @@ class Rates:
     family: Rate
     scale: Rate
     fresh: Rate
+    models: Rate
 
     @classmethod
     def none(cls) -> Rates:
-        return cls(Rate(), Rate(), Rate())
+        return cls(Rate(), Rate(), Rate(), Rate())
 
-    def row(self) -> tuple[str, str, str]:
-        return str(self.family), str(self.scale), str(self.fresh)
+    def row(self) -> tuple[str, ...]:
+        return str(self.family), str(self.scale), str(self.fresh), str(self.models)
 
 
 def judge_grid(makers: Iterable[Maker], seeds: Iterable[int], *, alone: bool = False) -> dict[str, Rates]:
@@ -84,6 +85,7 @@ def single(name: str, weight: nn.Parameter) -> nn.Module:
 
 
 def _judge(rates: Rates, seen: Seen, maker: Maker, *, alone: bool) -> None:
+    rates.models.add(seen.found.scheme in maker.names)
     for name, key in seen.names.items():
         if key not in seen.found.by_key:
             continue
@@ -136,10 +138,11 @@ def run(*, quick: bool = False) -> list[Table]:
     return [_grid_table(seeds), _known_table(seeds), _trained_table(1 if quick else 3)]
 
 
-def _total(rates: Iterable[Rates]) -> Rates:
+def total(rates: Iterable[Rates]) -> Rates:
+    """All of them together."""
     whole = Rates.none()
     for one in rates:
-        for field in ("family", "scale", "fresh"):
+        for field in ("family", "scale", "fresh", "models"):
             mine, theirs = getattr(whole, field), getattr(one, field)
             mine.right += theirs.right
             mine.total += theirs.total
@@ -147,16 +150,17 @@ def _total(rates: Iterable[Rates]) -> Rates:
 
 
 def _grid_table(seeds: int) -> Table:
-    table = Table("Schemes: every scheme in every shape", ("scheme", "family", "scale", "fresh"))
+    table = Table("Schemes: every scheme in every shape", ("scheme", "family", "scale", "fresh", "model's scheme"))
+    weights = len(list(weights_of(drawn(MAKERS[0], 0))))
     table.note = (
-        f"{len(MAKERS)} makers × {len(list(weights_of(drawn(MAKERS[0], 0))))} weights × {seeds} seeds, one model a maker "
+        f"{len(MAKERS)} makers × {weights} weights × {seeds} seeds, one model a maker "
         "and seed; the last row has every weight alone, where one of the formulas that give the same number is right."
     )
     together = judge_grid(MAKERS, range(seeds))
     table.rows += [(name, *rates.row()) for name, rates in together.items()]
-    table.rows.append(("**all**", *_total(together.values()).row()))
+    table.rows.append(("**all**", *total(together.values()).row()))
     alone = judge_grid(MAKERS, range(seeds), alone=True)
-    table.rows.append(("**all, each alone**", *_total(alone.values()).row()))
+    table.rows.append(("**all, each alone**", *total(alone.values()).row()))
     return table
 
 

@@ -1,10 +1,11 @@
-"""Architectures started as their authors do, with the schemes that recognition should name, by full name of a weight."""
+"""Architectures started as their authors do, with the schemes that recognition should name."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -43,7 +44,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 32, 7, bias=False)
         widths = (32, 32, 32, 64, 64, 96, 96)
-        self.layers = nn.ModuleList(Residual(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(Residual(a, b) for a, b in pairwise(widths))
         if not norm:
             for block in self.layers:
                 block.bn1, block.bn2 = nn.Identity(), nn.Identity()
@@ -73,7 +74,7 @@ def fixup() -> nn.Module:
 
 def vgg() -> nn.Module:
     widths = (3, 32, 64, 64, 96, 96)
-    layers = [nn.Conv2d(a, b, 3) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    layers = [nn.Conv2d(a, b, 3) for a, b in pairwise(widths)]
     model = nn.Sequential(*layers, nn.Linear(96 * 4, 256), nn.Linear(256, 128), nn.Linear(128, 40))
     for module in model:
         if isinstance(module, nn.Conv2d):
@@ -188,14 +189,21 @@ OUT = ("out_proj.weight", "fc2.weight")
 KNOWN: Mapping[str, Known] = {
     "ResNet": Known(resnet, {"": "he_fan_out_normal", "fc.weight": "pytorch_default"}, "he_fan_out_normal"),
     "ResNet with Fixup": Known(
-        fixup, {"": "he_normal he_fan_out_normal", "conv1.weight": "fixup", "conv2.weight": "zero", "fc.weight": "zero"}, "fixup"
+        fixup,
+        {
+            "": "he_normal he_fan_out_normal", "conv1.weight": "fixup",
+            **dict.fromkeys(("conv2.weight", "fc.weight"), "zero"),
+        },
+        "fixup",
     ),
     "VGG": Known(
-        vgg, {"": "he_fan_out_normal", "5.weight": "fixed_normal", "6.weight": "fixed_normal", "7.weight": "fixed_normal"}
+        vgg, {"": "he_fan_out_normal", **{f"{i}.weight": "fixed_normal" for i in (5, 6, 7)}}
     ),
     "DenseNet": Known(densenet, {"": "he_normal", "7.weight": "pytorch_default"}, "he_normal"),
     "LSTM": Known(
-        Tagger, {"": "pytorch_lstm", "words.weight": "pytorch_embedding", "head.weight": "pytorch_default"}, "pytorch_default"
+        Tagger,
+        {"": "pytorch_lstm", "words.weight": "pytorch_embedding", "head.weight": "pytorch_default"},
+        "pytorch_default",
     ),
     "LSTM, orthogonal": Known(
         orthogonal_tagger,

@@ -216,3 +216,16 @@ def test_the_number_of_queries_does_not_grow_with_the_model(embedded, path, most
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     assert len([s for s in statements if "tensor_stats" in s or "tensors" in s or "scalars" in s]) <= most
+
+
+def test_weights_come_with_the_scheme_that_they_were_drawn_by(collector, mlp):
+    everything = get(collector, mlp, "tensors")["tensors"]
+    weights = [t for t in everything if t["kind"] == "weight"]
+    assert len(weights) == 6
+    profile = get(collector, mlp, "stats/profile", kind="weight", step=0, statistic="std")["tensors"]
+    assert [t["scheme"]["std"] for t in weights] == [pytest.approx(t["statistics"]["std"]) for t in profile]
+    assert {t["scheme"] is None for t in everything if t["kind"] != "weight"} == {True}
+    scheme = weights[0]["scheme"]
+    assert {"name", "formula", "confidence", "std", "expected_std", "alternatives"} < scheme.keys()
+    assert 0.0 <= scheme["confidence"] <= 1.0
+    assert get(collector, mlp, "tensors", kind="weight")["tensors"] == weights
