@@ -38,7 +38,8 @@ def sampled_steps(conn: Connection, run_no: int, attempt: int) -> list[int]:
 
 def first_step(conn: Connection, run_no: int, attempt: int) -> int | None:
     """The first step of an attempt with records."""
-    return conn.scalar(select(func.min(_ROW.step)).where(_ROW.run_no == run_no, _ROW.attempt == attempt))
+    found: int | None = conn.scalar(select(func.min(_ROW.step)).where(_ROW.run_no == run_no, _ROW.attempt == attempt))
+    return found
 
 
 def step_at(conn: Connection, run_no: int, attempt: int, step: int | None) -> int | None:
