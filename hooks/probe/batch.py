@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -71,6 +72,41 @@ def loss_from(loss_fn: LossFn | None, output: Any, call: Call) -> tuple[torch.Te
     if isinstance(output, torch.Tensor) and output.numel() == 1 and output.dtype.is_floating_point:
         return output.reshape(()), True
     return _random_projection(output), False
+
+
+def is_noise(call: Call) -> bool:
+    """Whether the first floating-point input has positions (three or more axes) and is independent noise over them.
+
+    Outputs are averaged over positions before samples are compared, and averages of noise are all alike: of a batch
+    that somebody made up with `torch.randn` nobody can say whether the output depends on the input. Noise: neighbours
+    do not correlate along any axis, and means of samples spread as those of independent numbers do.
+    """
+    x = main_tensor(tensors_in((*call.args, *call.kwargs.values())))
+    if x is None or x.dim() < 3 or x.shape[0] < 4 or x[0].numel() < 16:
+        return False
+    x = x.detach().float()
+    x = x - x.mean()
+    square = float(x.square().mean())
+    if not 0.0 < square < math.inf:
+        return False
+    spread = float(x.flatten(1).mean(1).var()) * x[0].numel() / square
+    return _SPREAD[0] < spread < _SPREAD[1] and all(
+        abs(_neighbours(x, axis)) < _CHANCE * square / math.sqrt(x.numel()) + _LEAST * square
+        for axis in range(1, x.dim())
+        if x.shape[axis] > 1
+    )
+
+
+_SPREAD: Final = (0.2, 4.0)
+"""Variance of the means of samples, in units of what independent numbers have: real images have hundreds."""
+_CHANCE: Final = 5.0
+_LEAST: Final = 0.01
+
+
+def _neighbours(x: torch.Tensor, axis: int) -> float:
+    """Covariance of neighbours along an axis, of centred numbers."""
+    n = x.shape[axis]
+    return float((x.narrow(axis, 0, n - 1) * x.narrow(axis, 1, n - 1)).mean())
 
 
 def _call(

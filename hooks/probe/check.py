@@ -17,7 +17,7 @@ from initscope.hooks.client.notices import printable
 from initscope.hooks.moments import TensorStats
 from initscope.hooks.probe import choices
 from initscope.hooks.probe.acting import Alarm
-from initscope.hooks.probe.batch import Call, LossFn, NoLossError, arranged, loss_from
+from initscope.hooks.probe.batch import Call, LossFn, NoLossError, arranged, is_noise, loss_from
 from initscope.hooks.probe.describe import Registry
 from initscope.hooks.probe.graph import structure_of
 from initscope.hooks.probe.loss import loss_of
@@ -77,6 +77,8 @@ def check(
     return look.report(selection)
 
 
+_ON_SIGNAL: Final = "collapse"
+"""The family of rules that compare samples."""
 _UNKNOWN: Final = torch.empty(0)
 """Stands for an output of unknown shape."""
 
@@ -118,7 +120,7 @@ class _Look(Sink):
         self._records: dict[int, TensorStats] = {}
         self._passed: Mapping[str, Passed] = {}
         self._loss: float | None = None
-        self._has_forward = self._has_backward = False
+        self._has_forward = self._has_backward = self._is_noise = False
         self._notes: list[str] = []
 
     def take(self, batch: Any, loss_fn: LossFn | None) -> None:
@@ -150,8 +152,14 @@ class _Look(Sink):
         window = self.window()
         if self._guard.errors:
             self._notes.append(f"{self._guard.errors} errors of initscope itself: some statistics are missing")
+        rules = selection.active
+        if self._is_noise:
+            rules = tuple(rule for rule in rules if rule.family != _ON_SIGNAL)
+            self._notes.append(
+                "the input is noise: whether outputs depend on it was not judged, a batch of real data would show it"
+            )
         return Report(
-            findings=tuple(diagnose(window, selection.active, selection.limits)),
+            findings=tuple(diagnose(window, rules, selection.limits)),
             scheme=window.recognition.scheme,
             is_trained=window.recognition.is_trained,
             layers=rows_of(window, self._passed),
@@ -201,6 +209,7 @@ class _Look(Sink):
         with torch.inference_mode(False), torch.enable_grad():
             if not self._root.training:
                 self._root.train()
+            self._is_noise = is_noise(call)
             with _Told(f"the forward pass, {call},"):
                 output = self._root(*call.args, **call.kwargs)
             self._has_forward = True

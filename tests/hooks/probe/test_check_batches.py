@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 from initscope.hooks import CheckError, check
-from tests.support import models
+from initscope.hooks.probe.batch import arranged, is_noise
+from tests.support import architectures, models
 
 
 class Two(nn.Module):
@@ -146,3 +147,38 @@ def test_a_call_that_does_not_fit_shows_what_was_given() -> None:
         check(Two(), {"x": X, "nonsense": Y})
     with pytest.raises(CheckError, match=r"shapes cannot be multiplied"):
         check(models.mlp(), (X, Y), models.loss_of)
+
+
+def bright(n: int = 32) -> torch.Tensor:
+    """Images as they are: smooth, and some brighter than others."""
+    coarse = torch.randn(n, 1, 3, 3) + torch.randn(n, 1, 1, 1)
+    return F.interpolate(coarse, size=8, mode="bilinear", align_corners=True)
+
+
+@pytest.mark.parametrize("make", [torch.randn, torch.rand], ids=["normal", "uniform"])
+def test_a_batch_of_noise_condemns_no_healthy_network(make: Any) -> None:
+    fixup = architectures.ResNet([architectures.FixupBlock(12, 3) for _ in range(3)])
+    for model in (fixup, architectures.UNet()):
+        report = check(model, make(32, 1, 8, 8))
+        assert report.exit_code == 0, report
+        assert any("the input is noise" in note for note in report.notes)
+
+
+def test_noise_is_told_from_images_sounds_and_vectors() -> None:
+    def noise(x: torch.Tensor) -> bool:
+        return is_noise(arranged(nn.Identity(), x, None))
+
+    assert noise(torch.randn(16, 3, 32, 32))
+    assert noise(3 * torch.rand(16, 50, 8) + 2)
+    assert not noise(bright())
+    assert not noise(bright() + 0.3 * torch.randn(32, 1, 8, 8))
+    assert not noise(torch.randn(16, 1, 400).cumsum(2))
+    assert not noise(torch.randn(16, 64))  # nothing is averaged over positions
+    assert not noise(torch.zeros(16, 3, 8, 8))
+
+
+def test_a_collapse_is_seen_with_images_as_they_are() -> None:
+    layers = [m for _ in range(10) for m in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
+    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), *layers, nn.Flatten(), nn.Linear(1024, 4))
+    report = check(model, (bright(), torch.randint(4, (32,))), F.cross_entropy)
+    assert "signal-collapse" in {f.rule for root in report.findings for f, _ in root.flattened()}
