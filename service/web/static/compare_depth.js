@@ -24,7 +24,8 @@ export class Depth {
     });
     this.between = this.panel(box, ["Octaves from A to B"], {
       label: "Octaves between the runs by depth.",
-      series: [{ stroke: null, width: 0, fillTo: 2, spanGaps: true }, { stroke: null, width: 0, spanGaps: true }, { stroke: "ink", points: true }],
+      // The band is boxes (marks); the first two lines just make room for them.
+      series: [{ stroke: null, width: 0 }, { stroke: null, width: 0 }, { stroke: "ink", points: true }],
       yFormat: (value) => (value > 0 ? `+${value}` : String(value).replace("-", "−")),
       yRange: (low, high) => padded(low, high, 2),
     });
@@ -61,7 +62,8 @@ export class Depth {
     this.over.plot.show([x, ...["a", "b"].map((side) => this.rows.map((row) => log2(row[side]?.rms)))], { crosses, zeros, lines });
     const room = this.rows.map((row) => answer.threshold + LUCKS * row.luck);
     const octaves = this.rows.map((row) => (Number.isFinite(row.octaves) ? row.octaves : null));
-    this.between.plot.show([x, room, room.map((value) => -value), octaves], { crosses, zeros: at((row) => Math.abs(row.octaves) === Infinity), lines });
+    const boxes = room.map((high, i) => ({ x: i + 1, low: -high, high }));
+    this.between.plot.show([x, room, room.map((value) => -value), octaves], { crosses, boxes, zeros: at((row) => Math.abs(row.octaves) === Infinity), lines });
     this.over.note.textContent = this.note(crosses, zeros, first);
     this.between.note.textContent = "band: tolerance, and twice what two seeds differ by";
     this.tell(null);

@@ -88,9 +88,9 @@ function differenceRow(row) {
     { class: row.parts ? "parts" : null, "data-kind": row.kind },
     el("td", {}, el("button", { type: "button", class: "layer", title: "Show this kind by depth", onclick: show }, pairName(row))),
     el("td", {}, kindName(row.kind)),
+    el("td", { class: "right octaves" }, octavesText(row)),
     value(row.a),
     value(row.b),
-    el("td", { class: "right octaves" }, octavesText(row)),
     el("td", { "aria-hidden": "true" }, bar(row, length)),
   );
 }

@@ -103,6 +103,18 @@ def test_the_page_says_where_the_runs_part_and_by_how_much(embedded):
 
 
 @pytest.mark.browser
+def test_the_band_of_tolerance_and_luck_is_drawn_behind_the_octaves(embedded):
+    share = """() => {
+      const canvas = document.querySelectorAll("#depth canvas")[1];
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return data.filter((value, i) => i % 4 === 3 && value === 0x38).length / (canvas.width * canvas.height);
+    }"""
+    with open_window(embedded) as window:
+        show(window, address(*seed_pair(embedded)))
+        assert window.page.evaluate(share) > 0.05
+
+
+@pytest.mark.browser
 def test_a_link_shows_somebody_else_the_same_kind_and_step(embedded):
     pair = seed_pair(embedded)
     with open_window(embedded) as window:
