@@ -72,7 +72,8 @@ class StartbenchMonitor:
             return
         self._monitors[""] = self._watch(self._model)
         for path, part in _parts(self._model):
-            self._monitors[path] = self._watch(part)
+            with contextlib.suppress(TypeError, ValueError):  # a part that cannot be watched is seen in the whole
+                self._monitors[path] = self._watch(part)
         if len(self._monitors) == 1:
             return
         for path in self._monitors:

@@ -220,11 +220,11 @@ def shapes(size: int = 16) -> Data:
 
 
 def rings(size: int = 64) -> Data:
-    """Points of eight spots on a circle, float32 [size, 2]; noise [size, 4] to make such points of."""
+    """Noise [size, 4], and points of eight spots on a circle away from the origin, float32 [size, 2], to make of it."""
 
     def make(generator: torch.Generator) -> Batch:
         angle = torch.randint(8, (size,), generator=generator) * (math.pi / 4)
         points = torch.stack([angle.cos(), angle.sin()], 1) * 1.4
-        return torch.randn(size, 4, generator=generator), points + 0.05 * torch.randn(size, 2, generator=generator)
+        return torch.randn(size, 4, generator=generator), 2 + points + 0.05 * torch.randn(size, 2, generator=generator)
 
     return generated(make, 1.0)

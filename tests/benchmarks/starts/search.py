@@ -23,6 +23,13 @@ from tests.benchmarks.starts.scoring import Judged, has_learned, is_ever_alarmed
 from tests.benchmarks.starts.sources import Labelled
 
 FACTORS: Final = (0.5, 2.0)
+NAMES: Final = frozenset(
+    {
+        "warning", "critical", "critical_adaptive", "warning_share", "critical_share", "fraction", "logit_std", "rms",
+        "drift", "one_layer", "median", "factor", "octaves", "share",
+    }
+)  # fmt: skip
+"""The limits that matter, by name: sizes above which a rule speaks up, not step counts and least element counts."""
 CAUGHT: Final = 1.0
 FLAGGED: Final = 0.5
 FALSE_ALERT: Final = -3.0
@@ -104,7 +111,9 @@ class _Search:
         self._replayer = Replayer(folder, cases)
         self._known: dict[Choice, dict[str, list[Judged]]] = {}
         self._chosen: dict[str | None, Choice] = {}
-        steps = [((rule.id, name, factor),) for rule in RULES for name in rule.limits for factor in FACTORS]
+        steps = [
+            ((rule.id, name, factor),) for rule in RULES for name in rule.limits if name in NAMES for factor in FACTORS
+        ]
         self._replayer.remember(cases)
         for choice in track(steps, "limits", console=Console(stderr=True)):
             self.judge(choice)

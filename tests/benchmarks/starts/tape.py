@@ -101,41 +101,54 @@ def _known(kind: type[Any], told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name in names}
 
 
-class Recorder:
-    """Stands in the place of a diagnosis: writes a tape and judges nothing, so that recording costs no rules."""
+class Recorder(LocalDiagnosis):
+    """A diagnosis that writes a tape and judges nothing: recording costs no rules."""
 
-    def __init__(self, *_given: Any, **_named: Any) -> None:
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.tape = Tape()
 
     def describe(self, description: RunDescription, tensors: Sequence[TensorInfo]) -> None:
         """The model as it is known now."""
         # As plain fields: a tape stays readable when the wire gets new ones.
-        self._write("described", (asdict(description), [asdict(t) for t in tensors]))
+        self._note("described", (asdict(description), [asdict(t) for t in tensors]))
 
-    def record(self, step: int, _count: int, rows: Rows) -> bool:
+    def record(self, step: int, count: int, rows: Rows) -> bool:  # noqa: ARG002 - as the diagnosis
         """One sampled step."""
-        self._write("told", Told.of(step, rows()))
+        self._note("told", Told.of(step, rows()))
         return True
 
     def scalar(self, step: int, name: str, value: float | Callable[[], float]) -> bool:
         """One logged number."""
-        self._write("scalar", (step, name, float(value() if callable(value) else value)))
+        self._note("scalar", (step, name, float(value() if callable(value) else value)))
         return True
 
     def reached(self, step: int) -> None:
         """Everything up to `step` was handed over."""
-        self._write("reached", step)
+        self._note("reached", step)
 
-    def open_findings(self, _timeout: float = 10.0) -> list[Finding]:
+    def open_findings(self, timeout: float = 10.0) -> list[Finding]:  # noqa: ARG002 - as the diagnosis
         """Nothing is found; that somebody asked is written down."""
-        self._write("asked", None)
+        self._note("asked", None)
         return []
 
-    def close(self, _status: RunStatus, _timeout: float | None = None) -> None:
-        """The end."""
+    def _put(self, work: Callable[..., None], *arguments: Any) -> bool:  # noqa: ARG002 - nothing is done
+        return True
 
-    def _write(self, verb: str, given: Any) -> None:
+    def _note(self, verb: str, given: Any) -> None:
         self.tape.messages.append(Message(verb, given))
+
+
+class _AtOnce(LocalDiagnosis):
+    """A diagnosis that works where it is called, without a thread and without pauses: nobody waits for it."""
+
+    def reached(self, step: int) -> None:
+        """As with a thread that has started."""
+        self._put(self._judge, step)
+
+    def _put(self, work: Callable[..., None], *arguments: Any) -> bool:
+        work(*arguments)
+        return True
 
 
 @contextmanager
@@ -154,7 +167,7 @@ def replay(tapes: Sequence[Tape], rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def _replay(tape: Tape, rules: Sequence[Rule], book: Book) -> None:
-    diagnosis = LocalDiagnosis(Selection(tuple(rules)), action=Action(tells=False))
+    diagnosis = _AtOnce(Selection(tuple(rules)), action=Action(tells=False), pause=lambda: None)
     step, is_new = 0, False
     for message in tape.messages:
         match message.verb:

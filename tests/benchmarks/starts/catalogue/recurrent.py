@@ -38,7 +38,7 @@ lstm = Group(
     "lstm", "rnn", partial(Recurrent, "LSTM"), data.waves(channels_first=False), F.cross_entropy, adam(1e-2), steps=200
 )
 _LSTM = (
-    lstm.case("default", reference=True),
+    lstm.case("default"),
     lstm.case("forget_1", forget_bias(1.0), reference=True),
     lstm.case("orthogonal", recurrent_orthogonal(), harmless=True),
     lstm.case("zero", everything(0.0), cause="zero_symmetric"),

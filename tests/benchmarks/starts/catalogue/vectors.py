@@ -70,7 +70,7 @@ iris = Group(
     steps=250,
 )
 _IRIS = (
-    iris.case("default", reference=True),
+    iris.case("default"),
     iris.case("xavier", start=xavier(5 / 3), reference=True),
     iris.case("zero", fill(0.0), cause="zero_symmetric"),
     iris.case("x30", times(30), cause="saturated_activations", also="too_large_explode"),
