@@ -66,9 +66,17 @@ def _cases(window: Window, limits: Limits) -> list[_Case]:
             continue
         if mistake.slip in _POWERS and _is_explained(window, layer):
             continue
-        if mistake.agreeing >= limits["agreeing"] and mistake.distinct >= limits["distinct"]:
+        many = mistake.distinct >= limits["distinct"] or _is_usual(window, mistake)
+        if mistake.agreeing >= limits["agreeing"] and many:
             groups[mistake.slip, mistake.name][layer] = mistake
     return [_Case(slip, group) for (slip, _), group in groups.items()]
+
+
+def _is_usual(window: Window, mistake: Mistake) -> bool:
+    """Whether most of the model's matrices follow the very formula, without the slip."""
+    schemes = [window.recognition.by_key.get(x.weight.key) for x in window.model.layers if x.is_plain]
+    right = [s for s in schemes if s is not None and s.formula == mistake.formula and s.is_effective_fan]
+    return 2 * len(right) > len(schemes)
 
 
 def _is_explained(window: Window, layer: Layer) -> bool:
@@ -133,8 +141,9 @@ def _limits() -> dict[str, float]:
 
 
 _FELT: Final = (
-    "Of at least `agreeing` weights with `distinct` different stds. Warning where it moves the signal by `layer` "
-    "octaves a layer or `total` octaves together, over a run of layers without normalization; else info."
+    "Of at least `agreeing` weights with `distinct` different stds, or in a model that follows the formula elsewhere. "
+    "Warning where it moves the signal by `layer` octaves a layer or `total` octaves together, over a run of layers "
+    "without normalization; else info."
 )
 WRONG_FAN: Final = Rule(
     id="wrong-fan",

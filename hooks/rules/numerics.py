@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from initscope.hooks.moments import Moments
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.remedy import code_path, listed, number, redraw
+from initscope.hooks.rules.remedy import code_path, listed, number, redraw_all
 from initscope.hooks.rules.window import Window
-from initscope.hooks.vocabulary import Cause, Kind, Severity
+from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
 from initscope.hooks.wire import TensorInfo
 
 _FATAL: Final = (Kind.WEIGHT, Kind.ACTIVATION, Kind.UPDATE)
 _GRADIENTS: Final = (Kind.ACTIVATION_GRADIENT, Kind.GRADIENT)
+_LINES: Final = 6
 _RESET: Final = "# after `to_empty` or a meta device call reset_parameters() of every module"
 
 
@@ -84,10 +85,7 @@ def _nonfinite_finding(window: Window, tensor: TensorInfo, m: Moments) -> Findin
 
 def _nonfinite_remedy(window: Window, tensor: TensorInfo) -> str:
     if tensor.kind is Kind.WEIGHT and window.is_baseline:
-        layer = next((x for x in window.model.layers if x.weight.key == tensor.key), None)
-        if layer is not None:
-            return f"{redraw(layer)}\n{_RESET}"
-        return f"nn.init.zeros_({code_path(tensor.module_path, tensor.name)})  # was never given a value"
+        return _write_anew(window, [t for t, _ in _bad(window, Kind.WEIGHT)])
     if tensor.kind in _GRADIENTS:
         return "torch.autograd.set_detect_anomaly(True)  # names the operation; a GradScaler skips such steps by design"
     return (
@@ -96,28 +94,45 @@ def _nonfinite_remedy(window: Window, tensor: TensorInfo) -> str:
     )
 
 
+def _write_anew(window: Window, tensors: Sequence[TensorInfo]) -> str:
+    """Lines that give every one of these parameters the value that its kind starts with."""
+    keys = {t.key for t in tensors}
+    layers = [x for x in window.model.layers if x.weight.key in keys]
+    others = [t for t in tensors if t.key not in {x.weight.key for x in layers}]
+    lines = [redraw_all(layers)] if layers else []
+    for tensor in others[:_LINES]:
+        call = "ones_" if tensor.role is Role.NORM_GAIN else "zeros_"
+        lines.append(f"nn.init.{call}({code_path(tensor.module_path, tensor.name)})  # was never given a value")
+    rest = len(others) - _LINES
+    return "\n".join([*lines, *([f"# and {rest} more in the same way"] if rest > 0 else []), _RESET])
+
+
 def check_uninitialized(window: Window, limits: Limits) -> Iterable[Finding]:
     """Weights so large that they are memory, not numbers."""
-    for tensor, stats in window.each(Kind.WEIGHT):
-        largest = stats.moments.abs_max
-        if not largest > limits["largest"]:
-            continue
-        layer = next((x for x in window.model.layers if x.weight.key == tensor.key), None)
-        code = redraw(layer) if layer else f"nn.init.zeros_({code_path(tensor.module_path, tensor.name)})"
-        yield Finding(
-            rule=UNINITIALIZED.id,
-            severity=Severity.CRITICAL,
-            cause=Cause.NONFINITE,
-            step=window.step,
-            subject="weights",
-            module_path=tensor.module_path,
-            tensor_name=tensor.name,
-            kind=Kind.WEIGHT,
-            diagnosis=f"{tensor.module_path}.{tensor.name} holds {number(largest)}: memory that was never initialized.",
-            remedy=f"{code}\n{_RESET}",
-            evidence={"abs_max": largest, "largest": limits["largest"]},
-        )
+    wild = [t for t, s in window.each(Kind.WEIGHT) if s.moments.abs_max > limits["largest"]]
+    if not wild:
         return
+    first, stats = wild[0], window.stats(wild[0])
+    largest = stats.moments.abs_max if stats is not None else math.nan
+    name = f"{first.module_path}.{first.name}".lstrip(".")
+    more = "" if len(wild) == 1 else f", and so do {len(wild) - 1} more tensors"
+    yield Finding(
+        rule=UNINITIALIZED.id,
+        severity=Severity.CRITICAL,
+        cause=Cause.NONFINITE,
+        step=window.step,
+        subject="weights",
+        module_path=first.module_path,
+        tensor_name=first.name,
+        kind=Kind.WEIGHT,
+        diagnosis=f"{name} holds {number(largest)}{more}: memory that was never initialized.",
+        remedy=_write_anew(window, wild),
+        evidence={
+            "abs_max": largest,
+            "largest": limits["largest"],
+            "layers": listed([t.module_path for t in wild]),
+        },
+    )
 
 
 NONFINITE: Final = Rule(

@@ -137,16 +137,24 @@ def is_outlying(m: Moments) -> bool:
     """Whether a few elements sit exactly at one bound and make nearly all of the fourth moment.
 
     With k₊ and k₋ elements at ±a, m4 ≈ (k₊ + k₋)·a⁴ and m3 ≈ (k₊ − k₋)·a³: one-sided they agree, and few of them are
-    whole numbers. The heavy tail of a trained weight is neither.
+    whole numbers, once what the normal rest adds is taken off. The heavy tail of a trained weight is neither.
     """
     if not (m.kurtosis > 10.0 and m.abs_max > _OUTLIER * m.std > 0.0):
         return False
     a = m.abs_max
     fourth, third = m.m4 / a**4, m.m3 / a**3
+    fourth -= _fourth_of_rest(m, fourth)
     if fourth > 2.0 and abs(abs(third) / fourth - 1.0) < 0.02:
         return True
     is_whole = abs(fourth - round(fourth)) < 0.02 and abs(third - round(third)) < 0.02
     return is_whole and (round(fourth) > 1 or math.isclose(a, round(a), rel_tol=1e-6))
+
+
+def _fourth_of_rest(m: Moments, outliers: float) -> float:
+    """Σx⁴ ÷ max⁴ of the elements without so many outliers at the largest, as of a normal draw: 3·n·σ⁴."""
+    rest = m.finite_count - outliers
+    variance = max(0.0, m.m2 / m.abs_max**2 - outliers) / rest if rest > 0.0 else 0.0
+    return 3.0 * rest * variance**2
 
 
 def is_orthogonal(traits: Traits) -> bool:

@@ -46,9 +46,10 @@ def wrong_fans(info: TensorInfo) -> dict[Slip, float]:
     kernel, shape = math.prod(info.shape[2:]), info.shape
     is_transposed = "transpose" in info.module_type.lower()
     wrong: dict[Slip, float] = {}
-    if info.fan_out:
+    if info.fan_out and not is_transposed:
         wrong[Slip.FAN_OUT] = info.fan_out
     if is_transposed:
+        # Their fan_out is the same number: the weight is stored as (inputs, outputs, …), and was read the usual way.
         wrong[Slip.SWAPPED] = float(shape[1] * kernel)
         wrong[Slip.STRIDE] = float(shape[0] * kernel)
     if kernel > 1:

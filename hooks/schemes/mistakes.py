@@ -59,17 +59,15 @@ def find_mistakes(
         for key, scheme in recognition.by_key.items()
         if _is_unexplained(tensors[key], scheme) and key in stats
     }
-    agreed: dict[tuple[Slip, str], list[Mistake]] = defaultdict(list)
+    agreed: dict[tuple[Slip, str], list[float]] = defaultdict(list)
     for found in options.values():
-        for mistake in found:
-            agreed[mistake.slip, mistake.name].append(mistake)
-    counts = {
-        case: (len(found), len({round(math.log(m.expected_std), 2) for m in found})) for case, found in agreed.items()
-    }
+        for mistake, used in found:
+            agreed[mistake.slip, mistake.name].append(used)
+    counts = {case: (len(stds), len({round(math.log(std), 2) for std in stds})) for case, stds in agreed.items()}
     chosen: dict[int, Mistake] = {}
     for key, found in options.items():
         if found:
-            best = max(found, key=lambda m: counts[m.slip, m.name][::-1])
+            best = max((m for m, _ in found), key=lambda m: counts[m.slip, m.name][::-1])
             agreeing, distinct = counts[best.slip, best.name]
             chosen[key] = replace(best, agreeing=agreeing, distinct=distinct)
     return chosen
@@ -86,12 +84,13 @@ def _is_unexplained(info: TensorInfo, scheme: Scheme) -> bool:
     return scheme.expected_std is None or not scheme.is_effective_fan or "fan_out" in scheme.name
 
 
-def _options(info: TensorInfo, shape: Shape) -> Iterator[Mistake]:
+def _options(info: TensorInfo, shape: Shape) -> Iterator[tuple[Mistake, float]]:
+    """Mistakes that the weight's std fits, each with the std that the slip gives."""
     size, error = shape.moments.std, std_error(shape)
     for slip, formula, used in _slips(info, shape.family):
         is_near = abs(math.log(size / used)) < _ACCEPTED * error
         if is_near and abs(math.log(size / formula.right)) > max(_APART * error, 0.05):
-            yield Mistake(
+            mistake = Mistake(
                 slip=slip,
                 name=formula.name,
                 formula=formula.formula,
@@ -99,6 +98,7 @@ def _options(info: TensorInfo, shape: Shape) -> Iterator[Mistake]:
                 std=size,
                 expected_std=formula.right,
             )
+            yield mistake, used
 
 
 def _slips(info: TensorInfo, family: Family) -> Iterator[tuple[Slip, _Formula, float]]:

@@ -106,7 +106,7 @@ class Mistake:
 
     `name` and `formula` are the right one's, `expected_std` what it gives; `wrong` says for people what was used, and
     `std` was measured. `agreeing` counts the model's weights that the same slip in the same formula explains, and
-    `distinct` the different stds among what it gives for them: one alone may be chance.
+    `distinct` the different stds that it gives for them with the slip: one alone may be chance.
     """
 
     slip: Slip
