@@ -66,17 +66,29 @@ def _cases(window: Window, limits: Limits) -> list[_Case]:
             continue
         if mistake.slip in _POWERS and _is_explained(window, layer):
             continue
-        many = mistake.distinct >= limits["distinct"] or _is_usual(window, mistake)
+        many = mistake.distinct >= limits["distinct"] or _is_usual(window, layer, mistake)
         if mistake.agreeing >= limits["agreeing"] and many:
             groups[mistake.slip, mistake.name][layer] = mistake
     return [_Case(slip, group) for (slip, _), group in groups.items()]
 
 
-def _is_usual(window: Window, mistake: Mistake) -> bool:
-    """Whether most of the model's matrices follow the very formula, without the slip."""
-    schemes = [window.recognition.by_key.get(x.weight.key) for x in window.model.layers if x.is_plain]
-    right = [s for s in schemes if s is not None and s.formula == mistake.formula and s.is_effective_fan]
-    return 2 * len(right) > len(schemes)
+def _is_usual(window: Window, layer: Layer, mistake: Mistake) -> bool:
+    """Whether most of the model's matrices have the std of the very formula, without the slip."""
+    plain = [x for x in window.model.layers if x.is_plain]
+    return 2 * sum(_follows(window, x, layer, mistake) for x in plain) > len(plain)
+
+
+def _follows(window: Window, other: Layer, layer: Layer, mistake: Mistake) -> bool:
+    scheme, stats = window.recognition.by_key.get(other.weight.key), window.first(other.weight)
+    if scheme is None or stats is None or not (other.fan_in and layer.fan_in):
+        return False
+    if scheme.formula == mistake.formula:
+        return scheme.is_effective_fan
+    if not scheme.name.startswith("fixed_") or "fan_out" in mistake.formula:
+        return False
+    # Formulas of fan_in alone. One std for all is such a formula, too, where all fans but the mistaken one are equal.
+    expected = mistake.expected_std * math.sqrt(layer.fan_in / other.fan_in)
+    return abs(math.log(scheme.std / expected)) < 3.0 / math.sqrt(2.0 * stats.moments.count)
 
 
 def _is_explained(window: Window, layer: Layer) -> bool:

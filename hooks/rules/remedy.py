@@ -12,7 +12,8 @@ from initscope.hooks.rules.signals import Drift
 from initscope.hooks.theory import RECTIFIERS, activation_name, expected_std
 
 _LISTED: Final = 8
-_LINES: Final = 6
+_LINES: Final = 10
+"""Calls in a remedy: a block of a decoder has seven matrices."""
 _FALLBACK_STD: Final = 0.02
 
 _Mask = tuple[str, ...]

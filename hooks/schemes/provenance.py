@@ -58,6 +58,8 @@ class Neighbourhood:
 
     gains: float = 0.0
     biases: float = 0.0
+    untouched: frozenset[str] = frozenset()
+    """Modules whose own bias is constant, or PyTorch's default: what the others' biases say is not said of them."""
 
 
 def neighbourhood(tensors: Mapping[int, TensorInfo], stats: Mapping[int, TensorStats]) -> Neighbourhood:
@@ -72,13 +74,15 @@ def neighbourhood(tensors: Mapping[int, TensorInfo], stats: Mapping[int, TensorS
     share = sum(gains) / len(gains) if gains else 0.5
     from_gains = _GAINS if share > 0.5 else -_GAINS if share == 0.0 else 0.0
     inputs = {t.module_path: t.fan_in for t in tensors.values() if t.kind is Kind.WEIGHT and (t.fan_in or 0) > 0}
-    biases = [(m, inputs.get(t.module_path)) for t, m in vectors if t.role is Role.BIAS and m.finite_count >= _SMALL]
-    return Neighbourhood(from_gains, _BIASES if _are_trained(biases) else 0.0)
+    known = [(t, m) for t, m in vectors if t.role is Role.BIAS and m.finite_count >= _SMALL]
+    biases = [(m, inputs.get(t.module_path)) for t, m in known]
+    untouched = frozenset(t.module_path for (t, _), (m, fan) in zip(known, biases, strict=True) if _is_made(m, fan))
+    return Neighbourhood(from_gains, _BIASES if _are_trained(biases) else 0.0, untouched)
 
 
 def _are_trained(biases: Sequence[tuple[Moments, float | None]]) -> bool:
     """Whether most biases spread by no rule: not constant, not PyTorch's ±1/√fan_in, not one usual std of all."""
-    free = [m for m, fan in biases if m.std > _NEGLIGIBLE and not _is_default(m, fan)]
+    free = [m for m, fan in biases if not _is_made(m, fan)]
     if len(biases) < _FEW or 2 * len(free) <= len(biases):
         return False
     # Training moves biases by a fraction; a bias of 5 is somebody's choice, and so is one std for all.
@@ -87,6 +91,11 @@ def _are_trained(biases: Sequence[tuple[Moments, float | None]]) -> bool:
     is_one = all(abs(math.log(m.std / pooled)) < 3.0 * math.sqrt(0.5 / m.finite_count) for m in free)
     room = 2.0 * math.sqrt(0.5 / total)
     return pooled < _LARGE and not (is_one and any(abs(math.log(pooled / std)) < room for std in FIXED))
+
+
+def _is_made(m: Moments, fan_in: float | None) -> bool:
+    """Whether a bias is as a constructor leaves it: constant, or PyTorch's draw."""
+    return m.std <= _NEGLIGIBLE or _is_default(m, fan_in)
 
 
 def _is_default(m: Moments, fan_in: float | None) -> bool:
@@ -105,7 +114,8 @@ def trained_probability(
         return _sigmoid(_STRUCTURED)
     if shape.moments.nonfinite_count or shape.moments.finite_count < 2:
         return 0.5
-    odds = _marks(info, shape, scheme) + min(_AROUND, around.gains + around.biases)
+    biases = 0.0 if info.module_path in around.untouched else around.biases
+    odds = _marks(info, shape, scheme) + min(_AROUND, around.gains + biases)
     return _sigmoid(max(-12.0, min(12.0, odds - 1.0)))
 
 
