@@ -96,18 +96,31 @@ def _collapse(window: Window, limits: Limits, step: int | None = None) -> _Colla
     known = [
         (x, s)
         for x in window.model.layers
-        if x.depth is not None and not x.is_head and (s := signal_fraction(at_step(window, x.output, step))) is not None
+        # What a branch adds may depend on nothing while the stream goes on; who reads the stream shows that.
+        if x.depth is not None
+        and not (x.is_head or x.is_residual)
+        and (s := signal_fraction(at_step(window, x.output, step))) is not None
     ]
-    limit = limits["fraction"] * (1.0 if all(_is_centred(x) for x, _ in known) else limits["uncentred"])
+    limit = limits["fraction"] * (limits["uncentred"] if _has_common_mean(window) else 1.0)
     reference, found = 0.0, None
     for layer, fraction in known:
-        zero = is_zero(at_step(window, layer.weight, step))
-        if fraction < limit * reference and not zero:
+        if fraction < limit * reference and not is_zero(at_step(window, layer.weight, step)):
             found = found or _Collapse(layer, fraction, reference, *known[-1])
-        elif not (layer.is_residual and zero):
+        else:
             found = None
         reference = max(reference, fraction)
     return found
+
+
+def _has_common_mean(window: Window) -> bool:
+    """Whether a healthy net's outputs share a large mean by design.
+
+    Sigmoids are never negative; a residual stream of rectified branches adds up their means; and where the output has
+    positions (an image), what differs between samples is where, not how much: the mean over positions hides it.
+    """
+    layers = window.model.layers
+    is_dense = any(x.is_head and x.output is not None and len(x.output.shape) > 3 for x in layers)
+    return is_dense or any(x.is_residual or not _is_centred(x) for x in layers if x.output is not None)
 
 
 def _is_centred(layer: Layer) -> bool:
@@ -222,7 +235,7 @@ SIGNAL_COLLAPSE: Final = Rule(
     title="The output no longer depends on the input",
     statistic="signal_fraction (variance across samples ÷ mean square) under `fraction` times the largest of the "
     "layers before, from some layer to the last hidden one, in batches of at least `batch` (times `uncentred` with "
-    "sigmoids, whose mean shrinks it by design). With normalization or residual sums: only if it was so at the start. "
+    "sigmoids, residual sums and outputs that have positions: a mean that all samples share shrinks it there). With normalization or residual sums: only if it was so at the start. "
     "Critical where the last hidden layer is under `critical` times the largest (`critical_adaptive` where the "
     "optimizer is adaptive or the start was better), or where positions drown the tokens.",
     harmless="Zero-initialised residual branches and heads; a branch that collapses while the stream goes on.",
