@@ -17,11 +17,13 @@ from initscope.hooks.rules import (
     precision,
     propagation,
     provenance,
+    recurrent,
     replicas,
     residual,
     runaway,
     scale,
     stream,
+    stuck,
     symmetry,
     trends,
     truncation,
@@ -51,6 +53,7 @@ RULES: tuple[Rule, ...] = (
     *frozen.RULES,
     *loss.RULES,
     *attention.RULES,
+    *recurrent.RULES,
     *collapse.RULES,
     *propagation.RULES,
     *stream.RULES,
@@ -63,6 +66,7 @@ RULES: tuple[Rule, ...] = (
     *branches.RULES,
     *pace.RULES,
     *trends.RULES,
+    *stuck.RULES,
 )
 """The catalogue, causes before symptoms: of two rules that could explain each other, the earlier one does."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from initscope.hooks.layers import Layer
+from initscope.hooks.rules.recurrent import hot_recurrence, redraw_recurrent
 from initscope.hooks.rules.remedy import healthy_std, number, redraw, redraw_drift, weight_code, zero_biases
 from initscope.hooks.rules.signals import bias_share, forward_drift, input_rms, rms
 from initscope.hooks.rules.window import Window
@@ -36,7 +37,8 @@ class Blame:
 
 def blame_scale(window: Window) -> Blame | None:
     """What was too large at the start; None if nothing was."""
-    return _input(window) or _drift(window) or _biases(window) or hot_stream(window) or _table(window) or _head(window)
+    blames = (_input, _drift, _recurrence, _biases, hot_stream, _table, _head)
+    return next((blame for look in blames if (blame := look(window)) is not None), None)
 
 
 def _input(window: Window) -> Blame | None:
@@ -72,6 +74,15 @@ def _drift(window: Window) -> Blame | None:
             redraw_drift(drift, stats.moments.std if stats else None),
         )
     return None
+
+
+def _recurrence(window: Window) -> Blame | None:
+    hot = hot_recurrence(window)
+    if hot is None:
+        return None
+    layer, gain = hot
+    why = f"the state of {layer.path} is multiplied by about {number(gain)} at every position"
+    return Blame(Cause.SATURATED_ACTIVATIONS, layer, why, redraw_recurrent(window, layer))
 
 
 def _biases(window: Window) -> Blame | None:

@@ -235,9 +235,10 @@ SIGNAL_COLLAPSE: Final = Rule(
     title="The output no longer depends on the input",
     statistic="signal_fraction (variance across samples ÷ mean square) under `fraction` times the largest of the "
     "layers before, from some layer to the last hidden one, in batches of at least `batch` (times `uncentred` with "
-    "sigmoids, residual sums and outputs that have positions: a mean that all samples share shrinks it there). With normalization or residual sums: only if it was so at the start. "
-    "Critical where the last hidden layer is under `critical` times the largest (`critical_adaptive` where the "
-    "optimizer is adaptive or the start was better), or where positions drown the tokens.",
+    "sigmoids, residual sums and outputs that have positions: a mean that all samples share shrinks it there). With "
+    "normalization or residual sums: only if it was so at the start. Critical where the last hidden layer is under "
+    "`critical` times the largest (`critical_adaptive` where the optimizer is adaptive or the start was better), or "
+    "where positions drown the tokens.",
     harmless="Zero-initialised residual branches and heads; a branch that collapses while the stream goes on.",
     remedy="Draw the layers from the named one on with their gain, and zero their biases; or add normalization.",
     source="Schoenholz et al. 2017: in the ordered phase all inputs become one.",

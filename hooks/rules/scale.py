@@ -37,19 +37,6 @@ def check_scale(window: Window, limits: Limits) -> Iterable[Finding]:
         scaled = [s for x in chain[1:] if (s := _scaled(window, x)) is not None]
         if scaled:
             yield from _judge(window, chain[0], scaled, limits)
-    yield from _recurrent(window, limits)
-
-
-def _recurrent(window: Window, limits: Limits) -> Iterable[Finding]:
-    """Matrices that a recurrent net applies at every position: the first one that is far too large."""
-    for layer in window.model.layers:
-        size = rms(window.stats(layer.weight))
-        if not layer.weight.name.startswith("weight_hh") or not size or not layer.fan_in or not layer.weight.trainable:
-            continue
-        scaled = _Scaled(layer, size, 1.0 / math.sqrt(layer.fan_in))
-        if scaled.octaves >= limits["one_layer"]:
-            yield _layer_finding(window, scaled, [scaled], 0.0, "its gates or units are flat")
-            return
 
 
 def _scaled(window: Window, layer: Layer) -> _Scaled | None:
@@ -128,9 +115,7 @@ def _chain_finding(
     )
 
 
-def _layer_finding(
-    window: Window, worst: _Scaled, odd: Sequence[_Scaled], typical: float, end: str = "its neighbours are not"
-) -> Finding:
+def _layer_finding(window: Window, worst: _Scaled, odd: Sequence[_Scaled], typical: float) -> Finding:
     large = worst.octaves > typical
     return Finding(
         rule=WEIGHT_SCALE.id,
@@ -141,7 +126,7 @@ def _layer_finding(
         tensor_name=worst.layer.weight.name,
         kind=Kind.WEIGHT,
         diagnosis=f"{worst.layer.path} has std {number(worst.size)}, {number(2 ** abs(worst.octaves))} times too "
-        f"{'large' if large else 'small'} for its {worst.layer.fan_in:.0f} inputs; {end}.",
+        f"{'large' if large else 'small'} for its {worst.layer.fan_in:.0f} inputs; its neighbours are not.",
         remedy=redraw(worst.layer, worst.size),
         evidence={
             "std": worst.size,
@@ -172,8 +157,7 @@ WEIGHT_SCALE: Final = Rule(
     statistic="Octaves by which the std of the weights alone, without biases, lets signal or gradient grow or fade "
     "over a run of layers without normalization: q → σ²·fan_in·E[φ(√q z)²]. Warning from `drift` and the tolerance of "
     "finite width (PyTorch's default: from `default_layers` layers), or where one layer's std ÷ (gain(activation) ÷ "
-    "√fan_in) is `one_layer` octaves above its neighbours'; info where it is below them. A recurrent matrix "
-    "of `one_layer` octaves above 1 ÷ √width is a warning too.",
+    "√fan_in) is `one_layer` octaves above its neighbours'; info where it is below them.",
     harmless="In front of a norm the scale does not matter; a single layer that is too small heals; trained weights, "
     "heads, residual outputs and sigmoid stacks follow no such rule and are not judged.",
     remedy="Draw the named layers with gain(activation)/√fan_in; the finding has a line a group of layers.",

@@ -75,19 +75,19 @@ def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
     """Updates as large as the weights themselves."""
     ratios = update_ratios(window, limits["smallest"])
     typical = median_ratio(window, limits["smallest"])
-    if typical is None or typical < limits["warning"]:
+    if typical is None or typical < limits["large"]:
         return
     last = [
         median_ratio(window, limits["smallest"], s) or 0.0 for s in sorted(window.steps)[-int(limits["sustained"]) :]
     ]
-    sustained = len(last) >= limits["sustained"] and min(last) >= limits["warning"]
+    sustained = len(last) >= limits["sustained"] and min(last) >= limits["large"]
     huge = typical >= limits["critical"]
     worst = max(ratios, key=lambda x: ratios[x])
     blame = blame_scale(window) or _rate(window, typical)
     layer = blame.layer or worst
     yield Finding(
         rule=UPDATE_RATIO.id,
-        severity=Severity.CRITICAL if (sustained or huge) and _is_lost(window, limits) else Severity.WARNING,
+        severity=_severity(window, sustained or huge, limits),
         cause=blame.cause,
         step=window.step,
         subject="run",
@@ -99,6 +99,13 @@ def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
         remedy=blame.remedy,
         evidence={"median_ratio": typical, "largest_ratio": ratios[worst], "largest_at": worst.path},
     )
+
+
+def _severity(window: Window, is_hurried: bool, limits: Limits) -> Severity:
+    """One large step is no harm: Adam's first one is as large as small weights are."""
+    if not is_hurried:
+        return Severity.INFO
+    return Severity.CRITICAL if _is_lost(window, limits) else Severity.WARNING
 
 
 def _rate(window: Window, typical: float) -> Blame:
@@ -118,7 +125,7 @@ UPDATE_RATIO: Final = Rule(
     family="updates",
     check=check_ratio,
     limits={
-        "warning": 0.3,
+        "large": 0.3,
         "critical": 1.0,
         "sustained": 3,
         "smallest": TINY,
@@ -129,9 +136,9 @@ UPDATE_RATIO: Final = Rule(
     explained_by=("nonfinite", "forward-drift", "embedding-scale", "unscaled-input"),
     title="Updates as large as the weights",
     statistic="Median over matrices of rms(update) ÷ rms(weight); tables and residual outputs left out, and matrices "
-    "that are under `smallest` times their expected std, or started so at most 20 steps ago. Warning from `warning`, "
-    "critical from `critical`, or where the last `sustained` sampled steps all reach `warning`, if the loss has been "
-    "`rise` times that of the start in the window, or has not fallen after `wait` steps (or is unknown).",
+    "that are under `smallest` times their expected std, or started so at most 20 steps ago. Info from `large`; "
+    "warning from `critical`, or where the last `sustained` sampled steps all reach `large`; critical if also the loss "
+    "has been `rise` times that of the start in the window, or has not fallen after `wait` steps (or is unknown).",
     harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights: normal; so is 0.17 for SGD.",
     remedy="Mend what the finding blames, else lower the learning rate to the one it names.",
     source="Karpathy, CS231n: about 0.001; the measured range of healthy starts is wider.",

@@ -9,7 +9,7 @@ from typing import Final
 from initscope.hooks.layers import Layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.remedy import listed, number, redraw_all
+from initscope.hooks.rules.remedy import code_path, listed, number, redraw_all
 from initscope.hooks.rules.signals import is_zero, matrices
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import RECTIFIERS, activation_name
@@ -36,6 +36,7 @@ def check_zero(window: Window, _limits: Limits) -> Iterable[Finding]:
     if wrong:
         first = next((x for x in wrong if _blocks(window, x, wrong)), wrong[0])
         yield _zero_finding(window, wrong, first, _blocks(window, first, wrong))
+    yield from _frozen_zero(window)
     if meant:
         yield Finding(
             rule=ZERO_WEIGHTS.id,
@@ -50,6 +51,30 @@ def check_zero(window: Window, _limits: Limits) -> Iterable[Finding]:
             remedy="# nothing to do while it wakes up within some steps",
             evidence={"layers": listed([x.path for x in meant])},
         )
+
+
+def _frozen_zero(window: Window) -> Iterable[Finding]:
+    """What cannot learn and is zero stays so: nothing gets past a layer of a chain, or through the token table."""
+    inner = {x for chain in window.model.chains for x in chain}
+    for layer in window.model.layers:
+        is_way = layer in inner or (layer.is_table and layer.weight.role is not Role.POSITION)
+        if layer.weight.trainable or _is_meant(layer) or not is_way or not is_zero(window.stats(layer.weight)):
+            continue
+        code = code_path(layer.path, layer.weight.name)
+        yield Finding(
+            rule=ZERO_WEIGHTS.id,
+            severity=Severity.CRITICAL,
+            cause=Cause.ZERO_SYMMETRIC,
+            step=window.step,
+            subject="frozen",
+            module_path=layer.path,
+            tensor_name=layer.weight.name,
+            kind=Kind.WEIGHT,
+            diagnosis=f"All weights of {layer.path} are zero and frozen: what goes in never gets past it.",
+            remedy=f"{code}.requires_grad_(True)\n{redraw_all([layer], 0.0)}",
+            evidence={"zero_fraction": 1.0},
+        )
+        return
 
 
 def _blocks(window: Window, layer: Layer, zero: Sequence[Layer]) -> bool:
@@ -171,9 +196,10 @@ ZERO_WEIGHTS: Final = Rule(
     needs=(Kind.WEIGHT,),
     title="All-zero weights",
     statistic="Every element of a weight matrix is zero. Critical where it stays so: a rectifier follows, or another "
-    "matrix of the same chain is zero too. Warning where the layer wakes up by itself.",
+    "matrix of the same chain is zero too, or it is frozen and on the only way. Warning where the layer "
+    "wakes up by itself.",
     harmless="A zero head, the zero last matrix of a residual branch (Fixup, ReZero, adaLN-zero, LoRA's B), zero "
-    "positions: reported as info. Frozen tensors and parameters that are no module's weight are not judged.",
+    "positions: reported as info. Parameters that are no module's weight are not judged.",
     remedy="Draw the layer with the std that keeps its signal; the finding has the call with this layer's numbers.",
     source="Glorot and Bengio 2010, eq. 5-7: signal and gradient are products over layers.",
 )

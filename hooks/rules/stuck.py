@@ -1,0 +1,87 @@
+"""The rule on a loss that starts far too high and stays there: weights so large that no step can mend them in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from statistics import median
+from typing import Final
+
+from initscope.hooks.rules.engine import Limits, Rule
+from initscope.hooks.rules.finding import Finding
+from initscope.hooks.rules.loss import blame_loss, loss_excess
+from initscope.hooks.rules.remedy import number
+from initscope.hooks.rules.window import Window
+from initscope.hooks.vocabulary import Kind, Severity
+
+_RECENT: Final = 5
+"""Logged losses whose median is the loss of now."""
+
+
+def check_stuck(window: Window, limits: Limits) -> Iterable[Finding]:
+    """What is left of the first loss' excess after some steps."""
+    known = loss_excess(window)
+    now = _recent_loss(window, limits)
+    if known is None or now is None:
+        return
+    excess, trivial = known
+    share, left = excess / trivial, now - trivial
+    if share < limits["warning_share"] or left < limits["warning_left"] * excess:
+        # What is left may be a small part and still more than the steps of a start can take away.
+        if left < limits["critical_rest"] * trivial:
+            return
+        critical = True
+    else:
+        is_slow = share >= limits["critical_share"] and left >= limits["critical_left"] * excess
+        critical = is_slow or left >= limits["critical_rest"] * trivial
+    blame = blame_loss(window)
+    yield Finding(
+        rule=STUCK_LOSS.id,
+        severity=Severity.CRITICAL if critical else Severity.WARNING,
+        cause=blame.cause,
+        step=window.step,
+        subject="run",
+        module_path=blame.layer.path if blame.layer else None,
+        tensor_name=blame.layer.weight.name if blame.layer else None,
+        kind=Kind.WEIGHT if blame.layer else None,
+        diagnosis=f"The loss began at {number(trivial + excess)} and is at {number(now)} after "
+        f"{window.step - window.baseline_step} steps, where knowing nothing costs {number(trivial)}: {blame.why}, and "
+        "the steps are too small to mend that in time.",
+        remedy=blame.remedy,
+        evidence={"first_loss": trivial + excess, "loss": now, "trivial_loss": trivial, "left": left / excess},
+    )
+
+
+def _recent_loss(window: Window, limits: Limits) -> float | None:
+    """The median of the last logged losses; None before enough steps were made."""
+    losses = [value for step, value in window.scalars.get("loss", []) if step <= window.step][-_RECENT:]
+    if window.step - window.baseline_step < limits["after"] or len(losses) < _RECENT:
+        return None
+    return median(losses) if all(map(math.isfinite, losses)) else None
+
+
+STUCK_LOSS: Final = Rule(
+    id="stuck-loss",
+    family="loss",
+    check=check_stuck,
+    limits={
+        "after": 10,
+        "warning_share": 1.5,
+        "warning_left": 0.4,
+        "critical_share": 5.0,
+        "critical_left": 0.6,
+        "critical_rest": 50.0,
+    },
+    patience=2,
+    explained_by=("embedding-scale", "forward-drift", "backward-drift", "saturation", "update-ratio", "unscaled-input"),
+    title="A loss that starts too high and stays there",
+    statistic="From `after` steps on, the median of the last five losses, against the first one and the loss of "
+    "knowing nothing (ln C; for a mean squared error the first loss less the mean square of the outputs). Warning "
+    "where the first excess was `warning_share` times the trivial loss and `warning_left` of it is left; critical from "
+    "`critical_share` and `critical_left`, or where what is left is `critical_rest` times the trivial loss.",
+    harmless="A high first loss that falls within ten steps: initial-loss says so, as an info. Off without a logged "
+    "loss, and for losses other than cross entropy and mean squared error.",
+    remedy="Draw what is named anew: weights that are a hundred times too large need a hundred times the steps.",
+    source="A step of relative size u needs about 1/u steps to undo weights that are far too large.",
+)
+RULES: Final = (STUCK_LOSS,)
