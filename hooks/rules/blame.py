@@ -87,7 +87,7 @@ def _recurrence(window: Window) -> Blame | None:
 
 def _biases(window: Window) -> Blame | None:
     """Biases that say more than the weights make of the input."""
-    layers = [x for x in window.model.layers if x.depth is not None and x.is_plain and not x.is_head]
+    layers = [x for x in window.model.layers if x.depth is not None and x.is_plain]
     loud = [x for x in layers if bias_share(window.first(x.bias), window.first(x.output)) > LOUD_BIAS]
     if not loud:
         return None

@@ -9,7 +9,7 @@ from typing import Final
 
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.loss import blame_loss, loss_excess
+from initscope.hooks.rules.loss import SQUARED, blame_loss, loss_excess
 from initscope.hooks.rules.remedy import number
 from initscope.hooks.rules.window import Window
 from initscope.hooks.vocabulary import Kind, Severity
@@ -25,19 +25,16 @@ def check_stuck(window: Window, limits: Limits) -> Iterable[Finding]:
     if known is None or now is None:
         return
     excess, trivial = known
-    share, left = excess / trivial, now - trivial
-    if share < limits["warning_share"] or left < limits["warning_left"] * excess:
-        # What is left may be a small part and still more than the steps of a start can take away.
-        if left < limits["critical_rest"] * trivial:
-            return
-        critical = True
-    else:
-        is_slow = share >= limits["critical_share"] and left >= limits["critical_left"] * excess
-        critical = is_slow or left >= limits["critical_rest"] * trivial
+    # Targets may have any size, and an error that is large is also learned from faster: squares need more.
+    unit = trivial * (limits["squared"] if window.model.description.loss == SQUARED else 1.0)
+    left = (now - trivial) / excess if excess > 0.0 else 0.0
+    severity = _severity(excess / unit, left, limits)
+    if severity is None:
+        return
     blame = blame_loss(window)
     yield Finding(
         rule=STUCK_LOSS.id,
-        severity=Severity.CRITICAL if critical else Severity.WARNING,
+        severity=severity,
         cause=blame.cause,
         step=window.step,
         subject="run",
@@ -48,8 +45,17 @@ def check_stuck(window: Window, limits: Limits) -> Iterable[Finding]:
         f"{window.step - window.baseline_step} steps, where knowing nothing costs {number(trivial)}: {blame.why}, and "
         "the steps are too small to mend that in time.",
         remedy=blame.remedy,
-        evidence={"first_loss": trivial + excess, "loss": now, "trivial_loss": trivial, "left": left / excess},
+        evidence={"first_loss": trivial + excess, "loss": now, "trivial_loss": trivial, "left": left},
     )
+
+
+def _severity(share: float, left: float, limits: Limits) -> Severity | None:
+    """Of a first excess of `share` times the trivial loss, of which the part `left` is still there."""
+    is_slow = share >= limits["critical_share"] and left >= limits["critical_left"]
+    # What is left may be a small part and still more than the steps of a start can take away.
+    if is_slow or left * share >= limits["critical_rest"]:
+        return Severity.CRITICAL
+    return Severity.WARNING if share >= limits["warning_share"] and left >= limits["warning_left"] else None
 
 
 def _recent_loss(window: Window, limits: Limits) -> float | None:
@@ -71,6 +77,7 @@ STUCK_LOSS: Final = Rule(
         "critical_share": 5.0,
         "critical_left": 0.6,
         "critical_rest": 50.0,
+        "squared": 10.0,
     },
     patience=2,
     explained_by=("embedding-scale", "forward-drift", "backward-drift", "saturation", "update-ratio", "unscaled-input"),
@@ -78,7 +85,8 @@ STUCK_LOSS: Final = Rule(
     statistic="From `after` steps on, the median of the last five losses, against the first one and the loss of "
     "knowing nothing (ln C; for a mean squared error the first loss less the mean square of the outputs). Warning "
     "where the first excess was `warning_share` times the trivial loss and `warning_left` of it is left; critical from "
-    "`critical_share` and `critical_left`, or where what is left is `critical_rest` times the trivial loss.",
+    "`critical_share` and `critical_left`, or where what is left is `critical_rest` times the trivial loss; "
+    "for squares all of them `squared` times as much.",
     harmless="A high first loss that falls within ten steps: initial-loss says so, as an info. Off without a logged "
     "loss, and for losses other than cross entropy and mean squared error.",
     remedy="Draw what is named anew: weights that are a hundred times too large need a hundred times the steps.",

@@ -170,7 +170,7 @@ def test_weights_that_start_at_zero_may_grow_at_any_rate() -> None:
         nn.init.normal_(model.get_parameter("lstm.weight_hh_l0"), std=3.0)
 
     assert "update-ratio" not in _rules(Recurrent(), zero)
-    assert "weight-scale" in _rules(Recurrent(), loud)
+    assert "recurrent-scale" in _rules(Recurrent(), loud)
     assert not _rules(Recurrent(), lambda _: None)
 
 
