@@ -22,31 +22,22 @@ _RECENT: Final = 5
 """Losses whose median says whether anything was learned."""
 _LEARNED: Final = 0.9
 """Share of the loss of knowing nothing under which something was."""
-SQUARED: Final = "mse"
 _LOSSES: Final = (None, "cross_entropy", "nll_loss", "crossentropyloss")
 
 
 def loss_excess(window: Window) -> tuple[float, float] | None:
-    """(initial loss − trivial loss, trivial loss); None where no loss, no classes or another loss is known.
-
-    The trivial loss of a classifier is ln C. That of a mean squared error is the variance of the targets: the first
-    loss less the mean square of the outputs, which know nothing of the targets yet; at least a thousandth of the loss.
-    """
+    """(initial loss − ln C, ln C); None where no loss, no classes or another loss is known."""
     description = window.model.description
     classes = description.output_classes
     loss = window.scalar("loss", window.baseline_step)
-    if loss is None or not math.isfinite(loss):
-        return None
-    if description.loss == SQUARED:
-        return _squared_excess(window, loss)
-    if classes is None or classes < 2 or description.loss not in _LOSSES:
+    if loss is None or not math.isfinite(loss) or classes is None or classes < 2 or description.loss not in _LOSSES:
         return None
     return loss - trivial_loss(classes), trivial_loss(classes)
 
 
 def uniform_loss(window: Window) -> float:
     """The cross entropy of a uniform guess, ln C; 0 for another loss and where no loss was logged."""
-    known = loss_excess(window) if window.model.description.loss != SQUARED else None
+    known = loss_excess(window)
     return known[1] if known is not None else 0.0
 
 
@@ -72,15 +63,6 @@ def is_stuck(window: Window, wait: float) -> bool:
     return not median(recent) < _LEARNED * before
 
 
-def _squared_excess(window: Window, loss: float) -> tuple[float, float] | None:
-    head = next((x for x in window.model.layers if x.is_head), None)
-    size = rms(window.first(head.output)) if head is not None else None
-    if size is None or not loss > 0.0:
-        return None
-    trivial = max(loss - size * size, 1e-3 * loss)
-    return loss - trivial, trivial
-
-
 def blame_loss(window: Window) -> Blame:
     """What makes the outputs too large: what was too large at the start, a residual stream, else the head."""
     return (
@@ -96,13 +78,12 @@ def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:
     if known is None:
         return
     excess, uniform = known
-    is_squared = window.model.description.loss == SQUARED
-    # Targets have any size, so that outputs a little larger than they are say nothing; ln C is a size of its own.
-    least = uniform if is_squared else max(limits["info_nats"], limits["info_share"] * uniform)
-    if excess <= least:
+    if excess <= max(limits["info_nats"], limits["info_share"] * uniform):
         return
-    share = excess / (uniform if is_squared else max(uniform, 1.0))
-    severity = Severity.WARNING if share > limits["warning_share"] and not is_squared else Severity.INFO
+    share = excess / max(uniform, 1.0)
+    severity = Severity.WARNING if share > limits["warning_share"] else Severity.INFO
+    classes = window.model.description.output_classes or 2
+    std = logit_std_of_loss(classes, uniform + excess)
     blame = blame_loss(window)
     if share > limits["critical_share"] and blame.cause is Cause.TOO_LARGE_EXPLODE:
         severity = Severity.CRITICAL
@@ -115,24 +96,10 @@ def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:
         module_path=blame.layer.path if blame.layer else None,
         tensor_name=blame.layer.weight.name if blame.layer else None,
         kind=Kind.WEIGHT if blame.layer else None,
-        diagnosis=f"The first loss is {number(uniform + excess)}, {_in_words(window, excess, uniform)}.",
+        diagnosis=f"The first loss is {number(uniform + excess)}, a uniform guess over {classes} classes has "
+        f"{number(uniform)}: {blame.why}, which fits logits of std {number(std)}.",
         remedy=blame.remedy,
-        evidence={"loss": uniform + excess, "trivial_loss": uniform, "excess": excess},
-    )
-
-
-def _in_words(window: Window, excess: float, uniform: float) -> str:
-    blame = blame_loss(window)
-    if window.model.description.loss == SQUARED:
-        return (
-            f"of which the targets' own variance is {number(uniform)} at most: {blame.why}, the outputs have rms "
-            f"{number(math.sqrt(excess))}"
-        )
-    classes = window.model.description.output_classes or 2
-    std = logit_std_of_loss(classes, uniform + excess)
-    return (
-        f"a uniform guess over {classes} classes has {number(uniform)}: {blame.why}, which fits logits of std "
-        f"{number(std)}"
+        evidence={"loss": uniform + excess, "trivial_loss": uniform, "excess": excess, "implied_logit_std": std},
     )
 
 

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Final
 
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.loss import SQUARED, blame_loss, loss_excess
+from initscope.hooks.rules.loss import blame_loss, loss_excess
 from initscope.hooks.rules.remedy import number
+from initscope.hooks.rules.signals import rms
 from initscope.hooks.rules.window import Window
 from initscope.hooks.vocabulary import Kind, Severity
 
 _RECENT: Final = 5
 """Logged losses whose median is the loss of now."""
+_LEAST: Final = 1e-3
+"""Share of the first loss that the trivial one is at least taken for: an estimate near zero is luck."""
 
 
 def check_stuck(window: Window, limits: Limits) -> Iterable[Finding]:
     """What is left of the first loss' excess after some steps."""
-    known = loss_excess(window)
+    known = _squared_excess(window) if window.model.description.loss == "mse" else loss_excess(window)
     now = _recent_loss(window, limits)
     if known is None or now is None:
         return
     excess, trivial = known
-    # Targets may have any size, and an error that is large is also learned from faster: squares need more.
-    unit = trivial * (limits["squared"] if window.model.description.loss == SQUARED else 1.0)
     left = (now - trivial) / excess if excess > 0.0 else 0.0
-    severity = _severity(excess / unit, left, limits)
+    severity = _severity(excess / trivial, left, limits)
     if severity is None:
         return
     blame = blame_loss(window)
@@ -47,6 +48,25 @@ def check_stuck(window: Window, limits: Limits) -> Iterable[Finding]:
         remedy=blame.remedy,
         evidence={"first_loss": trivial + excess, "loss": now, "trivial_loss": trivial, "left": left},
     )
+
+
+def _squared_excess(window: Window) -> tuple[float, float] | None:
+    """(first loss − variance of the targets, that variance at most) of a mean squared error.
+
+    Outputs that know nothing of the targets make loss = variance + mean square of the outputs at each step, up to the
+    luck of the batch: hence the mean over steps, with three standard errors.
+    """
+    head = next((x for x in window.model.layers if x.is_head), None)
+    first = window.scalar("loss", window.baseline_step)
+    parts: list[float] = []
+    for step in window.steps:
+        loss, size = window.scalar("loss", step), rms(window.stats(head.output, step)) if head is not None else None
+        if loss is not None and size is not None and math.isfinite(loss):
+            parts.append(loss - size * size)
+    if first is None or not first > 0.0 or len(parts) < _RECENT:
+        return None
+    trivial = max(mean(parts) + 3.0 * stdev(parts) / math.sqrt(len(parts)), _LEAST * first)
+    return first - trivial, trivial
 
 
 def _severity(share: float, left: float, limits: Limits) -> Severity | None:
@@ -77,16 +97,15 @@ STUCK_LOSS: Final = Rule(
         "critical_share": 5.0,
         "critical_left": 0.6,
         "critical_rest": 50.0,
-        "squared": 10.0,
     },
     patience=2,
     explained_by=("embedding-scale", "forward-drift", "backward-drift", "saturation", "update-ratio", "unscaled-input"),
     title="A loss that starts too high and stays there",
     statistic="From `after` steps on, the median of the last five losses, against the first one and the loss of "
-    "knowing nothing (ln C; for a mean squared error the first loss less the mean square of the outputs). Warning "
+    "knowing nothing (ln C; for a mean squared error what the steps so far say of the targets: loss less mean square of "
+    "the outputs, and three standard errors). Warning "
     "where the first excess was `warning_share` times the trivial loss and `warning_left` of it is left; critical from "
-    "`critical_share` and `critical_left`, or where what is left is `critical_rest` times the trivial loss; "
-    "for squares all of them `squared` times as much.",
+    "`critical_share` and `critical_left`, or where what is left is `critical_rest` times the trivial loss.",
     harmless="A high first loss that falls within ten steps: initial-loss says so, as an info. Off without a logged "
     "loss, and for losses other than cross entropy and mean squared error.",
     remedy="Draw what is named anew: weights that are a hundred times too large need a hundred times the steps.",
