@@ -102,10 +102,10 @@ STUCK_LOSS: Final = Rule(
     explained_by=("embedding-scale", "forward-drift", "backward-drift", "saturation", "update-ratio", "unscaled-input"),
     title="A loss that starts too high and stays there",
     statistic="From `after` steps on, the median of the last five losses, against the first one and the loss of "
-    "knowing nothing (ln C; for a mean squared error what the steps so far say of the targets: loss less mean square of "
-    "the outputs, and three standard errors). Warning "
-    "where the first excess was `warning_share` times the trivial loss and `warning_left` of it is left; critical from "
-    "`critical_share` and `critical_left`, or where what is left is `critical_rest` times the trivial loss.",
+    "knowing nothing (ln C; for a mean squared error what the steps so far say of the targets: loss less mean square "
+    "of the outputs, and three standard errors). Warning where the first excess was `warning_share` times the trivial "
+    "loss and `warning_left` of it is left; critical from `critical_share` and `critical_left`, or where what is left "
+    "is `critical_rest` times the trivial loss.",
     harmless="A high first loss that falls within ten steps: initial-loss says so, as an info. Off without a logged "
     "loss, and for losses other than cross entropy and mean squared error.",
     remedy="Draw what is named anew: weights that are a hundred times too large need a hundred times the steps.",
