@@ -150,6 +150,8 @@ class Choice:
             config=self.config,
             tags=self.tags,
             optimizers=[info for o in self.optimizers for info in describe(o)],
+            # Weights tell in most cases; who knows better says so.
+            pretrained=given if isinstance(given := self.config.get("pretrained"), bool) else None,
             versions=versions(),
             notes=[*tree.notes, *self.notes],
         )

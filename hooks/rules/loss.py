@@ -81,7 +81,8 @@ def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:
     if excess <= max(limits["info_nats"], limits["info_share"] * uniform):
         return
     share = excess / max(uniform, 1.0)
-    severity = Severity.WARNING if share > limits["warning_share"] else Severity.INFO
+    # What was trained for other labels is sure of them.
+    severity = Severity.WARNING if share > limits["warning_share"] and not is_trained(window) else Severity.INFO
     classes = window.model.description.output_classes or 2
     std = logit_std_of_loss(classes, uniform + excess)
     blame = blame_loss(window)
@@ -169,8 +170,9 @@ INITIAL_LOSS: Final = Rule(
     title="The first loss is above that of knowing nothing",
     statistic="First logged cross entropy − ln C. Info from the larger of `info_nats` and `info_share`·ln C, warning "
     "from `warning_share`·ln C (of one nat at least), critical from `critical_share`·ln C where the signal grew.",
-    harmless="Some nats are common in healthy runs and vanish within steps, hence an info. Class weights, auxiliary "
-    "losses, sums instead of means and label smoothing shift it. Off until a loss is logged.",
+    harmless="Some nats are common in healthy runs and vanish within steps, hence an info. A trained net "
+    "with new labels starts high. Class weights, auxiliary losses, sums instead of means and label smoothing shift it. "
+    "Off until a loss is logged.",
     remedy="Make what is named smaller: the head, the table, the stream, or scale the input.",
     source="Random logits of std σ cost ln C + σ²/2, and σ·√(2 ln C) for large σ (Derrida 1981).",
 )
