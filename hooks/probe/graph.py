@@ -181,6 +181,17 @@ class _Reader:
         for node in self._nodes:
             if node.op in _ADDS:
                 self._find_position(node, structure)
+            elif norm_function(node.op) is not None:
+                self._find_gain(node.owner, structure)
+
+    def _find_gain(self, owner: str | None, structure: Structure) -> None:
+        """The vector of a module that normalizes by hand, without being called a norm."""
+        site = self._tree.sites.get(owner or "")
+        if site is None or next(site.module.children(), None) is not None or norm_module(site.module) is not None:
+            return
+        for weight in self._tree.weights:
+            if weight.path == owner and weight.tensor.dim() == 1 and "bias" not in weight.name:
+                structure.roles[weight.full_name] = Role.NORM_GAIN
 
     def _reads_input(self, start: Iterable[int]) -> bool:
         queue = list(start)

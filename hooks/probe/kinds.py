@@ -20,6 +20,8 @@ _ACTIVATION_FUNCTIONS: Final = {
     "tanhshrink": "tanhshrink", "softmax": "softmax", "log_softmax": "log_softmax", "threshold": "threshold",
 }  # fmt: skip
 _NORM_FUNCTIONS: Final = frozenset({"layer_norm", "batch_norm", "group_norm", "instance_norm", "rms_norm"})
+_NORM_PARTS: Final = {"rsqrt": "rms_norm", "std": "layer_norm", "var": "layer_norm", "normalize": "rms_norm"}
+"""What only a hand-written normalization computes of an output."""
 _WEIGHTED_FUNCTIONS: Final = frozenset({
     "linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
     "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "embedding", "embedding_bag",
@@ -51,8 +53,8 @@ def activation_function(name: str) -> str | None:
 
 
 def norm_function(name: str) -> str | None:
-    """The normalization that a function of that name computes."""
-    return name if name in _NORM_FUNCTIONS else None
+    """The normalization that a function of that name computes, or is a part of where it is written by hand."""
+    return name if name in _NORM_FUNCTIONS else _NORM_PARTS.get(name.rstrip("_"))
 
 
 def is_weighted_function(name: str) -> bool:

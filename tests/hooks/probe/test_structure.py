@@ -75,6 +75,25 @@ def test_a_transformer_is_read() -> None:
     assert stream == sorted(stream)
 
 
+class Scale(nn.Module):
+    """Root mean square normalization by hand, with a name that says nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+def test_a_normalization_by_hand_is_read_whatever_it_is_called() -> None:
+    r = seen(nn.Sequential(nn.Linear(12, 24), Scale(24), nn.ReLU(), nn.Linear(24, 5)), models.vectors())
+    assert (r.info("0").norm_after, r.info("3").norm_before) == ("rms_norm", "rms_norm")
+    assert r.info("1").role is Role.NORM_GAIN
+    r = seen(nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 5)), models.vectors())
+    assert (r.info("0").norm_after, r.info("2").norm_before) == (None, None)
+
+
 def test_tied_weights_are_measured_once_and_described_twice() -> None:
     r = seen(models.Gpt(), models.tokens())
     assert (r.info("wte").tied_with, r.info("head").tied_with) == ("head.weight", "wte.weight")
