@@ -76,7 +76,6 @@ def check_collapse(window: Window, limits: Limits) -> Iterable[Finding]:
             "signal_fraction": collapse.fraction,
             "last_signal_fraction": collapse.end,
             "reference": collapse.reference,
-            "limit": limits["fraction"],
             "last_layer": collapse.last.path,
         },
     )
@@ -101,7 +100,9 @@ def _collapse(window: Window, limits: Limits, step: int | None = None) -> _Colla
         and not (x.is_head or x.is_residual)
         and (s := signal_fraction(at_step(window, x.output, step))) is not None
     ]
-    limit = limits["fraction"] * (limits["uncentred"] if _has_common_mean(window) else 1.0)
+    # What collapses by half, an adaptive optimizer spreads again within some steps.
+    limit = limits["fraction_adaptive" if is_adaptive(window) else "fraction"]
+    limit *= limits["uncentred"] if _has_common_mean(window) else 1.0
     reference, found = 0.0, None
     for layer, fraction in known:
         if fraction < limit * reference and not is_zero(at_step(window, layer.weight, step)):
@@ -218,7 +219,14 @@ SIGNAL_COLLAPSE: Final = Rule(
     id="signal-collapse",
     family="collapse",
     check=check_collapse,
-    limits={"fraction": 0.03, "uncentred": 0.1, "critical": 0.008, "critical_adaptive": 1e-5, "batch": 8},
+    limits={
+        "fraction": 0.03,
+        "fraction_adaptive": 1e-3,
+        "uncentred": 0.1,
+        "critical": 0.008,
+        "critical_adaptive": 1e-5,
+        "batch": 8,
+    },
     patience=2,
     needs=(Kind.ACTIVATION,),
     explained_by=(
@@ -233,12 +241,12 @@ SIGNAL_COLLAPSE: Final = Rule(
         "bias-init",
     ),
     title="The output no longer depends on the input",
-    statistic="signal_fraction (variance across samples ÷ mean square) under `fraction` times the largest of the "
-    "layers before, from some layer to the last hidden one, in batches of at least `batch` (times `uncentred` with "
-    "sigmoids, residual sums and outputs that have positions: a mean that all samples share shrinks it there). With "
-    "normalization or residual sums: only if it was so at the start. Critical where the last hidden layer is under "
-    "`critical` times the largest (`critical_adaptive` where the optimizer is adaptive or the start was better), or "
-    "where positions drown the tokens.",
+    statistic="signal_fraction (variance across samples ÷ mean square) under `fraction` (with an adaptive optimizer "
+    "`fraction_adaptive`) times the largest of the layers before, from some layer to the last hidden one, in batches "
+    "of at least `batch` (times `uncentred` with sigmoids, residual sums and outputs that have positions: a mean that "
+    "all samples share shrinks it there). With normalization or residual sums: only if it was so at the start. "
+    "Critical where the last hidden layer is under `critical` times the largest (`critical_adaptive` where the "
+    "optimizer is adaptive or the start was better), or where positions drown the tokens.",
     harmless="Zero-initialised residual branches and heads; a branch that collapses while the stream goes on.",
     remedy="Draw the layers from the named one on with their gain, and zero their biases; or add normalization.",
     source="Schoenholz et al. 2017: in the ordered phase all inputs become one.",

@@ -12,7 +12,7 @@ from initscope.hooks.layers import Layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.remedy import listed, number, redraw, redraw_all
-from initscope.hooks.rules.signals import is_trained, rms
+from initscope.hooks.rules.signals import is_adaptive, is_trained, rms
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import expected_std, growth, width_tolerance
 from initscope.hooks.vocabulary import Cause, Kind, Severity
@@ -42,7 +42,7 @@ def check_scale(window: Window, limits: Limits) -> Iterable[Finding]:
 def _scaled(window: Window, layer: Layer) -> _Scaled | None:
     size = rms(window.stats(layer.weight))
     expected = expected_std(layer.fan_in, layer.activation_before) if layer.fan_in else None
-    if not size or expected is None or not layer.weight.trainable:
+    if not size or expected is None or not layer.weight.trainable or "lora" in layer.path.lower():
         return None
     return _Scaled(layer, size, expected)
 
@@ -62,7 +62,8 @@ def _judge(window: Window, first: Layer, scaled: Sequence[_Scaled], limits: Limi
     tolerance = 2 * width_tolerance(s.layer.fan_in for s in scaled if s.layer.fan_in)
     scheme = _scheme(scaled)
     enough = len(scaled) + 1 >= limits["default_layers"] if scheme is _DEFAULT else len(scaled) > 1
-    if abs(drift) >= limits["drift"] + tolerance and enough:
+    heals = drift < 0.0 and is_adaptive(window)
+    if abs(drift) >= limits["drift_adaptive" if heals else "drift"] + tolerance and enough:
         yield _chain_finding(window, first, scaled, (drift, what), scheme)
     if odd:
         yield _layer_finding(window, odd[0], odd, typical)
@@ -141,7 +142,7 @@ WEIGHT_SCALE: Final = Rule(
     id="weight-scale",
     family="scale",
     check=check_scale,
-    limits={"drift": 3.0, "one_layer": 3.0, "default_layers": 6},
+    limits={"drift": 3.0, "drift_adaptive": 8.0, "one_layer": 3.0, "default_layers": 6},
     needs=(Kind.WEIGHT,),
     baseline_only=True,
     explained_by=(
@@ -155,11 +156,12 @@ WEIGHT_SCALE: Final = Rule(
     ),
     title="Weights of the wrong scale",
     statistic="Octaves by which the std of the weights alone, without biases, lets signal or gradient grow or fade "
-    "over a run of layers without normalization: q → σ²·fan_in·E[φ(√q z)²]. Warning from `drift` and the tolerance of "
-    "finite width (PyTorch's default: from `default_layers` layers), or where one layer's std ÷ (gain(activation) ÷ "
-    "√fan_in) is `one_layer` octaves above its neighbours'; info where it is below them.",
+    "over a run of layers without normalization: q → σ²·fan_in·E[φ(√q z)²]. Warning from `drift` (`drift_adaptive` "
+    "where they fade and the optimizer is adaptive) and the tolerance of finite width (PyTorch's default: from "
+    "`default_layers` layers), or where one layer's std ÷ (gain(activation) ÷ √fan_in) is `one_layer` octaves above "
+    "its neighbours'; info where it is below them.",
     harmless="In front of a norm the scale does not matter; a single layer that is too small heals; trained weights, "
-    "heads, residual outputs and sigmoid stacks follow no such rule and are not judged.",
+    "heads, adapters, residual outputs and sigmoid stacks follow no such rule and are not judged.",
     remedy="Draw the named layers with gain(activation)/√fan_in; the finding has a line a group of layers.",
     source="He et al. 2015, with 1/√E[φ²] as the gain of other activations.",
 )

@@ -54,12 +54,12 @@ def _squared_excess(window: Window) -> tuple[float, float] | None:
     """(first loss − variance of the targets, that variance at most) of a mean squared error.
 
     Outputs that know nothing of the targets make loss = variance + mean square of the outputs at each step, up to the
-    luck of the batch: hence the mean over steps, with three standard errors.
+    luck of the batch: hence the mean over the first steps, with three standard errors.
     """
     head = next((x for x in window.model.layers if x.is_head), None)
     first = window.scalar("loss", window.baseline_step)
     parts: list[float] = []
-    for step in window.steps:
+    for step in sorted(window.steps)[:_RECENT] if window.baseline_step in window.steps else ():
         loss, size = window.scalar("loss", step), rms(window.stats(head.output, step)) if head is not None else None
         if loss is not None and size is not None and math.isfinite(loss):
             parts.append(loss - size * size)
