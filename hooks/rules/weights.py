@@ -20,8 +20,10 @@ _SMALL: Final = 16
 
 
 def _is_meant(layer: Layer) -> bool:
-    """Zero by design: a head, the last matrix of a residual branch, positions, the second matrix of LoRA."""
-    return layer.is_head or layer.is_residual or layer.weight.role is Role.POSITION or "lora" in layer.path.lower()
+    """Zero by design: a head, the last matrix of a residual branch or an expert, positions, the second one of LoRA."""
+    path = layer.path.lower()
+    is_end = layer.is_head or layer.is_residual or layer.weight.role is Role.POSITION
+    return is_end or "lora" in path or "expert" in path
 
 
 def check_zero(window: Window, _limits: Limits) -> Iterable[Finding]:
