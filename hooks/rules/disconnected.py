@@ -18,6 +18,7 @@ from initscope.hooks.wire import TensorInfo
 
 _SPARSE: Final = ("expert", "lora")
 """Words in the path of what may have nothing to do for many steps, or has a rule of its own."""
+_LISTED: Final = 10
 
 
 def check_disconnected(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -114,8 +115,9 @@ def check_unoptimized(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.UPDATE,
         diagnosis=f"{first.path}{more} passed gradients on in {len(steps)} steps that moved others: no optimizer has "
         "them.",
-        remedy=f"optimizer.add_param_group({{'params': [{weight_code(first)}]}})  # and the others; make the optimizer "
-        "after the last change of the model",
+        remedy=f"optimizer.add_param_group({{'params': [{', '.join(weight_code(x) for x in still[:_LISTED])}]}})\n"
+        + (f"# and {len(still) - _LISTED} more\n" if len(still) > _LISTED else "")
+        + "# better: make the optimizer after the last change of the model",
         evidence={
             "share": len(still) / len(candidates),
             "steps": float(len(steps)),

@@ -14,6 +14,8 @@ from initscope.hooks.rules.window import Window
 from initscope.hooks.schemes import Family
 from initscope.hooks.vocabulary import Cause, Kind, Severity
 
+_LINES: Final = 10
+
 
 def check_frozen(window: Window, limits: Limits) -> Iterable[Finding]:
     """Most hidden matrices without a gradient, and all of those look as if no training had ever touched them."""
@@ -35,7 +37,13 @@ def check_frozen(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.WEIGHT,
         diagnosis=f"{len(frozen)} of {len(hidden)} hidden weight matrices do not learn, {first.path} first, and look "
         "freshly drawn: the rest learns on random features.",
-        remedy=f"{code_path(first.path)}.requires_grad_(True)  # and the others, or load trained weights first",
+        remedy="\n".join(
+            [
+                *(f"{code_path(x.path)}.requires_grad_(True)" for x in frozen[:_LINES]),
+                *([f"# and {len(frozen) - _LINES} more"] if len(frozen) > _LINES else []),
+                "# or load trained weights first",
+            ]
+        ),
         evidence={
             "frozen_layers": float(len(frozen)),
             "hidden_layers": float(len(hidden)),

@@ -11,7 +11,7 @@ from initscope.hooks.rules.blame import HOT_INPUT, blame_scale, first_layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.loss import loss_excess
-from initscope.hooks.rules.remedy import listed, number, redraw, redraw_all
+from initscope.hooks.rules.remedy import listed, number, redraw_all
 from initscope.hooks.rules.signals import input_rms, rms
 from initscope.hooks.rules.updates import TINY, median_ratio
 from initscope.hooks.rules.window import Window
@@ -75,8 +75,10 @@ def check_saturation(window: Window, limits: Limits) -> Iterable[Finding]:
     worst, most = max(flat, key=lambda pair: pair[1])
     if typical < limits["median"] and most < limits["one_layer"]:
         return
-    first = next(t for t, f in flat if f >= limits["median"]) if typical >= limits["median"] else worst
-    layer = next((x for x in window.model.layers if x.path == first.module_path), None)
+    wrong = [t.module_path for t, f in flat if f >= limits["median"]] if typical >= limits["median"] else []
+    first = next((t for t, _ in flat if t.module_path in wrong), worst)
+    layers = [x for x in window.model.layers if x.path in (wrong or [worst.module_path]) and x.is_plain]
+    layer = next((x for x in layers if x.path == first.module_path), None)
     stats = window.stats(layer.weight) if layer is not None else None
     size = rms(window.stats(first)) or 0.0
     yield Finding(
@@ -90,7 +92,9 @@ def check_saturation(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.ACTIVATION,
         diagnosis=f"{typical:.0%} of the inputs of the median {first.activation_after} are in its flat part (most, "
         f"{most:.0%}, at {worst.module_path}; rms {number(size)} at {first.module_path}): gradients hardly pass.",
-        remedy=redraw(layer, rms(stats)) if layer is not None else f"# divide the layer's weights by {number(size)}",
+        remedy=redraw_all([layer, *(x for x in layers if x is not layer)], rms(stats))
+        if layer is not None
+        else f"# divide the layer's weights by {number(size)}",
         evidence={"median_fraction": typical, "largest_fraction": most, "largest_at": worst.module_path},
     )
 

@@ -55,5 +55,5 @@ def mended(model: nn.Module, finding: Finding, batch: Batch, loss: Loss = F.cros
 def learns(model: nn.Module, batches: Iterator[Batch], loss: Loss = F.cross_entropy, rate: float = 3e-3) -> None:
     """Asserts that twelve steps of Adam take a part of the loss, without an alarm."""
     seen = start(model, torch.optim.Adam(model.parameters(), rate), batches, loss, steps=12)
-    assert not seen.alarms
+    assert not seen.alarms, seen.alarms
     assert sum(seen.losses[-3:]) < 2.9 * seen.losses[0], seen.losses
