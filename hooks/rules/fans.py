@@ -18,6 +18,8 @@ from initscope.hooks.schemes import Mistake, Slip, find_mistakes
 from initscope.hooks.vocabulary import Cause, Kind, Severity
 
 _POWERS: Final = frozenset({Slip.VARIANCE_AS_STD, Slip.STD_AS_VARIANCE})
+_CHOICES: Final = frozenset({Slip.FAN_OUT, Slip.SWAPPED})
+"""What keeps the gradient: fan_out, which a transposed convolution has where others have fan_in."""
 _LINES: Final = 6
 
 
@@ -99,8 +101,8 @@ def _is_explained(window: Window, layer: Layer) -> bool:
 
 def _severity(window: Window, case: _Case, limits: Limits) -> Severity:
     """Warning where it is felt: over a run of layers without normalization, that the signal passes one by one."""
-    if case.slip is Slip.FAN_OUT:
-        return Severity.INFO  # a choice, too: it keeps the gradient
+    if case.slip in _CHOICES:
+        return Severity.INFO
     for chain in window.model.chains:
         done = [case.octaves(x) for x in chain[1:]]
         wrong = [x for x in done if x]
@@ -114,7 +116,7 @@ def _finding(window: Window, case: _Case, rule: Rule, cause: Cause, severity: Se
     mistake = case.mistakes[first]
     more = f", and so have {len(case.layers) - 1} more layers" if len(case.layers) > 1 else ""
     factor = number(mistake.std / mistake.expected_std)
-    why = "; it is right for the gradient, not for the signal" if case.slip is Slip.FAN_OUT else ""
+    why = "; it is right for the gradient, not for the signal" if case.slip in _CHOICES else ""
     return Finding(
         rule=rule.id,
         severity=severity,
@@ -168,7 +170,7 @@ WRONG_FAN: Final = Rule(
     title="A formula with the wrong fan",
     statistic="A known formula (He, LeCun, Xavier, PyTorch's default) fits within 3 standard errors with a mistaken "
     f"fan, and no formula with the right one: {', '.join(str(s).replace('_', ' ') for s in Slip if s not in _POWERS)}. "
-    f"{_FELT} fan_out is always info.",
+    f"{_FELT} fan_out, and swapped, is always info.",
     harmless="fan_out in the place of fan_in is He's choice for the gradient. In front of a norm the scale does not "
     "matter. Square matrices are the same either way; the other weights decide.",
     remedy="Scale each weight to the std of its own fan_in; the finding has the factors.",

@@ -12,7 +12,8 @@ from initscope.hooks import Finding
 from initscope.hooks.vocabulary import Severity
 from tests.support import networks as n
 from tests.support import started
-from tests.support.starts import start, vectors
+from tests.support.architectures import Recurrent
+from tests.support.starts import next_token, sequences, start, vectors
 from tests.support.wild import in_words, learns, look, mended, paste
 
 VECTORS = next(vectors())
@@ -157,3 +158,83 @@ def test_units_that_stay_equal_part_after_the_remedy() -> None:
     (finding,) = found()
     paste(model, finding)
     assert found() == []
+
+
+# -- what is typed elsewhere than in the model -------------------------------------------------------------------------
+
+
+def typed(finding: Finding, **given: object) -> dict[str, object]:
+    """The names that a remedy sets, with what is at hand where it is typed."""
+    names: dict[str, object] = {"torch": torch, "nn": nn, **given}
+    exec(finding.remedy, names)  # noqa: S102 - what a person would paste
+    return names
+
+
+def test_the_learning_rate_that_the_remedy_names_is_one_to_train_with() -> None:
+    model = net(n.he)
+    found = later(model, torch.optim.SGD(model.parameters(), 3.0, momentum=0.9), "update-ratio", 6)
+    assert found is not None
+    rate = float(str(typed(found)["lr"]))
+    calm = net(n.he)
+    assert later(calm, torch.optim.SGD(calm.parameters(), rate, momentum=0.9), "update-ratio", 6) is None
+
+
+def test_the_eps_that_the_remedy_names_lets_adam_step() -> None:
+    def faint(output: Tensor, labels: Tensor) -> Tensor:
+        return 1e-8 * nn.functional.cross_entropy(output, labels)
+
+    def told(eps: float) -> list[Finding]:
+        model = net(n.he)
+        seen = start(model, torch.optim.Adam(model.parameters(), 1e-3, eps=eps), vectors(), faint, steps=8)
+        return [f for f in seen.worst.values() if f.rule == "starved-updates"]
+
+    (found,) = told(1e-8)
+    assert found.severity is Severity.WARNING
+    assert told(float(str(typed(found)["eps"]))) == []
+
+
+def test_input_that_was_standardised_is_silent() -> None:
+    x, y = VECTORS
+    x = 500.0 + 300.0 * x
+    found = next(f for f in look(net(n.he), (x, y)) if f.rule == "unscaled-input")
+    scaled = typed(found, x=x, mean=x.mean(0), std=x.std(0))["x"]
+    assert isinstance(scaled, Tensor)
+    left = look(net(n.he), (scaled, y))
+    assert not [f for f in left if f.severity is not Severity.INFO], in_words(left)
+
+
+class Attentive(nn.Module):
+    """Attention over the samples of a batch, with queries and keys of a std."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.inp, self.norm, self.head = nn.Linear(16, 32), nn.LayerNorm(32), nn.Linear(32, 4)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(32, 32, bias=False) for _ in range(3))
+        nn.init.normal_(self.q_proj.weight, std=std)
+        nn.init.normal_(self.k_proj.weight, std=std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.inp(x)).unsqueeze(0)
+        y = nn.functional.scaled_dot_product_attention(self.q_proj(h), self.k_proj(h), self.v_proj(h))
+        out: Tensor = self.head((h + y).squeeze(0))
+        return out
+
+
+def test_attention_that_starts_flat_tells_positions_apart_after_the_remedy() -> None:
+    model = Attentive(1e-3)
+    found = next(f for f in look(model, VECTORS) if f.rule == "attention-growth")
+    # The first of two is enough: what is left is small, not flat.
+    mended(model, found, VECTORS)
+
+
+def test_a_recurrent_matrix_that_is_too_large_is_drawn_anew() -> None:
+    torch.manual_seed(0)
+    model = Recurrent(nn.RNN)
+    nn.init.normal_(model.cell.weight_hh_l0, std=3.0)  # type: ignore[arg-type]
+    batch = next(sequences())
+    bug = look(model, batch, next_token)
+    found = next((f for f in bug if f.rule == "recurrent-scale"), None)
+    assert found is not None, in_words(bug)
+    mended(model, found, batch, next_token)
+    learns(model, sequences(), next_token, rate=1e-2)
