@@ -100,9 +100,7 @@ def _collapse(window: Window, limits: Limits, step: int | None = None) -> _Colla
         and not (x.is_head or x.is_residual)
         and (s := signal_fraction(at_step(window, x.output, step))) is not None
     ]
-    # What collapses by half, an adaptive optimizer spreads again within some steps.
-    limit = limits["fraction_adaptive" if is_adaptive(window) else "fraction"]
-    limit *= limits["uncentred"] if _has_common_mean(window) else 1.0
+    limit = _limit(window, limits)
     reference, found = 0.0, None
     for layer, fraction in known:
         if fraction < limit * reference and not is_zero(at_step(window, layer.weight, step)):
@@ -111,6 +109,15 @@ def _collapse(window: Window, limits: Limits, step: int | None = None) -> _Colla
             found = None
         reference = max(reference, fraction)
     return found
+
+
+def _limit(window: Window, limits: Limits) -> float:
+    """Share of the largest signal fraction under which an output says nothing of its input."""
+    if _drowned(window) is not None:
+        return limits["fraction"]
+    # What collapses only so far, an adaptive optimizer spreads again within some steps.
+    limit = limits["fraction_adaptive" if is_adaptive(window) else "fraction"]
+    return limit * (limits["uncentred"] if _has_common_mean(window) else 1.0)
 
 
 def _has_common_mean(window: Window) -> bool:
@@ -246,7 +253,7 @@ SIGNAL_COLLAPSE: Final = Rule(
     "of at least `batch` (times `uncentred` with sigmoids, residual sums and outputs that have positions: a mean that "
     "all samples share shrinks it there). With normalization or residual sums: only if it was so at the start. "
     "Critical where the last hidden layer is under `critical` times the largest (`critical_adaptive` where the "
-    "optimizer is adaptive or the start was better), or where positions drown the tokens.",
+    "optimizer is adaptive or the start was better), or where positions drown the tokens (`fraction` for all).",
     harmless="Zero-initialised residual branches and heads; a branch that collapses while the stream goes on.",
     remedy="Draw the layers from the named one on with their gain, and zero their biases; or add normalization.",
     source="Schoenholz et al. 2017: in the ordered phase all inputs become one.",
