@@ -9,7 +9,7 @@ from typing import Final
 from initscope.hooks.moments import Moments, TensorStats
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.remedy import code_path, listed, number
+from initscope.hooks.rules.remedy import listed, number
 from initscope.hooks.rules.signals import is_trained
 from initscope.hooks.rules.window import Window
 from initscope.hooks.vocabulary import Cause, Kind, Severity
@@ -108,7 +108,7 @@ def _lost(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.UPDATE,
         diagnosis=f"The step left {share:.0%} of {_name(first)} as they were: it is smaller than what {first.dtype} "
         f"can add to them{_more(len(lost))}.",
-        remedy=f"{code_path(first.module_path)}.float()  # keep the weights in float32, compute under autocast",
+        remedy="model.float()  # keep the weights in float32, compute under autocast",
         evidence={"unchanged": share, "layers": listed([x.path for x in lost])},
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tests.support import networks as n
 from tests.support import started
 from tests.support.architectures import Recurrent
 from tests.support.starts import next_token, sequences, start, vectors
-from tests.support.wild import in_words, learns, look, mended, paste
+from tests.support.wild import Batch, in_words, learns, look, mended, paste
 
 VECTORS = next(vectors())
 
@@ -170,13 +170,40 @@ def typed(finding: Finding, **given: object) -> dict[str, object]:
     return names
 
 
-def test_the_learning_rate_that_the_remedy_names_is_one_to_train_with() -> None:
+@pytest.mark.parametrize("rule", ["update-ratio", "loss-jump", "activation-runaway"])
+def test_the_learning_rate_that_the_remedy_names_is_one_to_train_with(rule: str) -> None:
     model = net(n.he)
-    found = later(model, torch.optim.SGD(model.parameters(), 3.0, momentum=0.9), "update-ratio", 6)
+    found = later(model, torch.optim.Adam(model.parameters(), 0.3), rule, 4)
     assert found is not None
     rate = float(str(typed(found)["lr"]))
-    calm = net(n.he)
-    assert later(calm, torch.optim.SGD(calm.parameters(), rate, momentum=0.9), "update-ratio", 6) is None
+    learns(net(n.he), vectors(), rate=rate)
+
+
+def test_a_head_that_holds_the_loss_up_is_drawn_anew() -> None:
+    model = net(n.he)
+    nn.init.normal_(model[12].weight, std=60.0)  # type: ignore[arg-type]
+    found = later(model, torch.optim.SGD(model.parameters(), 1e-4), "stuck-loss", 14)
+    assert found is not None
+    assert found.severity is Severity.CRITICAL
+    paste(model, found)
+    assert later(model, torch.optim.SGD(model.parameters(), 1e-4), "stuck-loss", 14) is None
+
+
+def test_weights_of_a_short_format_keep_small_steps_after_the_remedy() -> None:
+    model = net(n.he).bfloat16()
+
+    def steps() -> Iterator[Batch]:
+        for x, y in vectors():
+            yield x.to(model[0].weight.dtype), y  # type: ignore[arg-type]
+
+    def told() -> list[Finding]:
+        seen = start(model, torch.optim.SGD(model.parameters(), 1e-5), steps(), steps=4)
+        return [f for f in seen.worst.values() if f.rule == "numeric-range"]
+
+    (found,) = told()
+    paste(model, found)
+    assert all(p.dtype is torch.float32 for p in model.parameters())
+    assert told() == []
 
 
 def test_the_eps_that_the_remedy_names_lets_adam_step() -> None:
