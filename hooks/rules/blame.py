@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from initscope.hooks.layers import Layer
+from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.recurrent import hot_recurrence, redraw_recurrent
 from initscope.hooks.rules.remedy import healthy_std, number, redraw, redraw_drift, weight_code, zero_biases
 from initscope.hooks.rules.signals import bias_share, forward_drift, input_rms, rms
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import expected_std
-from initscope.hooks.vocabulary import Cause, Role
+from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
 
 HOT_INPUT: Final = 16.0
 """Input rms from which the data, not the weights, is what is too large."""
@@ -33,6 +35,30 @@ class Blame:
     layer: Layer | None
     why: str
     remedy: str
+
+
+def blamed(
+    rule: str,
+    severity: Severity,
+    blame: Blame,
+    step: int,
+    diagnosis: str,
+    evidence: Mapping[str, float | str],
+) -> Finding:
+    """A finding about the run as a whole, put down to the layer that is to blame."""
+    return Finding(
+        rule=rule,
+        severity=severity,
+        cause=blame.cause,
+        step=step,
+        subject="run",
+        module_path=blame.layer.path if blame.layer else None,
+        tensor_name=blame.layer.weight.name if blame.layer else None,
+        kind=Kind.WEIGHT if blame.layer else None,
+        diagnosis=diagnosis,
+        remedy=blame.remedy,
+        evidence=evidence,
+    )
 
 
 def blame_scale(window: Window) -> Blame | None:

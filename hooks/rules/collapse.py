@@ -11,7 +11,7 @@ from typing import Final
 from initscope.hooks.layers import Layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.remedy import code_path, number, redraw, redraw_all
+from initscope.hooks.rules.remedy import number, redraw, redraw_all, zero_biases
 from initscope.hooks.rules.signals import (
     Drift,
     at_step,
@@ -149,13 +149,10 @@ def _origin(window: Window, collapse: _Collapse) -> tuple[Layer, Cause, str, str
     if table is not None:
         std = rms(window.stats(table.weight))
         return table, Cause.BAD_EMBEDDING_SCALE, f"because {table.path} drowns the tokens", redraw(table, std)
-    shifted = next(
-        (x for x in [*before, collapse.layer] if bias_share(window.stats(x.bias), window.stats(x.output)) > 0.9), None
-    )
-    if shifted is not None:
-        code = code_path(shifted.path, shifted.bias.name if shifted.bias else "bias")
-        why = f"because the biases of {shifted.path} outweigh what its weights make of the input"
-        return shifted, Cause.BAD_BIAS, why, f"nn.init.zeros_({code})"
+    shifted = [x for x in [*before, collapse.layer] if bias_share(window.stats(x.bias), window.stats(x.output)) > 0.9]
+    if shifted:
+        why = f"because the biases of {shifted[0].path} outweigh what its weights make of the input"
+        return shifted[0], Cause.BAD_BIAS, why, zero_biases(shifted)
     large = saturation(window, [*before, collapse.layer]) >= 0.5
     cause = Cause.SATURATED_ACTIVATIONS if large else Cause.TOO_SMALL_VANISH
     same = "the rest is the same for all: biases outweigh the weights"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Final
 
-from initscope.hooks.rules.blame import Blame, blame_scale, hot_stream, tied_logit_std, token_table
+from initscope.hooks.rules.blame import Blame, blame_scale, blamed, hot_stream, tied_logit_std, token_table
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.remedy import number, redraw
@@ -88,20 +88,12 @@ def check_initial(window: Window, limits: Limits) -> Iterable[Finding]:
     blame = blame_loss(window)
     if share > limits["critical_share"] and blame.cause is Cause.TOO_LARGE_EXPLODE:
         severity = Severity.CRITICAL
-    yield Finding(
-        rule=INITIAL_LOSS.id,
-        severity=severity,
-        cause=blame.cause,
-        step=window.step,
-        subject="run",
-        module_path=blame.layer.path if blame.layer else None,
-        tensor_name=blame.layer.weight.name if blame.layer else None,
-        kind=Kind.WEIGHT if blame.layer else None,
-        diagnosis=f"The first loss is {number(uniform + excess)}, a uniform guess over {classes} classes has "
-        f"{number(uniform)}: {blame.why}, which fits logits of std {number(std)}.",
-        remedy=blame.remedy,
-        evidence={"loss": uniform + excess, "trivial_loss": uniform, "excess": excess, "implied_logit_std": std},
+    diagnosis = (
+        f"The first loss is {number(uniform + excess)}, a uniform guess over {classes} classes has "
+        f"{number(uniform)}: {blame.why}, which fits logits of std {number(std)}."
     )
+    evidence = {"loss": uniform + excess, "trivial_loss": uniform, "excess": excess, "implied_logit_std": std}
+    yield blamed(INITIAL_LOSS.id, severity, blame, window.step, diagnosis, evidence)
 
 
 def _residual_stream(window: Window) -> Blame | None:

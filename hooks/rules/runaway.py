@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from initscope.hooks.layers import Layer
+from initscope.hooks.rules.blame import blamed
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.loss import is_stuck, loss_rise, uniform_loss
@@ -93,20 +94,13 @@ def check_jump(window: Window, limits: Limits) -> Iterable[Finding]:
         return
     sign = _second_sign(window, limits)
     blame = blame_steps(window)
-    yield Finding(
-        rule=LOSS_JUMP.id,
-        severity=Severity.WARNING if sign is None else Severity.CRITICAL,
-        cause=blame.cause,
-        step=window.step,
-        subject="run",
-        module_path=blame.layer.path if blame.layer else None,
-        tensor_name=blame.layer.weight.name if blame.layer else None,
-        kind=Kind.WEIGHT if blame.layer else None,
-        diagnosis=f"After {age} steps the loss is {number(loss)}, {number(rise)} times that of knowing nothing"
-        f"{'' if sign is None else f', and {sign}'}: {blame.why}.",
-        remedy=blame.remedy,
-        evidence={"loss": loss, "rise": rise, "largest_update_ratio": largest_ratio(window)},
+    severity = Severity.WARNING if sign is None else Severity.CRITICAL
+    diagnosis = (
+        f"After {age} steps the loss is {number(loss)}, {number(rise)} times that of knowing nothing"
+        f"{'' if sign is None else f', and {sign}'}: {blame.why}."
     )
+    evidence = {"loss": loss, "rise": rise, "largest_update_ratio": largest_ratio(window)}
+    yield blamed(LOSS_JUMP.id, severity, blame, window.step, diagnosis, evidence)
 
 
 def _second_sign(window: Window, limits: Limits) -> str | None:

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from statistics import mean, median, stdev
 from typing import Final
 
+from initscope.hooks.rules.blame import blamed
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
 from initscope.hooks.rules.loss import blame_loss, loss_excess
 from initscope.hooks.rules.remedy import number
 from initscope.hooks.rules.signals import rms
 from initscope.hooks.rules.window import Window
-from initscope.hooks.vocabulary import Kind, Severity
+from initscope.hooks.vocabulary import Severity
 
 _RECENT: Final = 5
 """Logged losses whose median is the loss of now."""
@@ -33,21 +34,13 @@ def check_stuck(window: Window, limits: Limits) -> Iterable[Finding]:
     if severity is None:
         return
     blame = blame_loss(window)
-    yield Finding(
-        rule=STUCK_LOSS.id,
-        severity=severity,
-        cause=blame.cause,
-        step=window.step,
-        subject="run",
-        module_path=blame.layer.path if blame.layer else None,
-        tensor_name=blame.layer.weight.name if blame.layer else None,
-        kind=Kind.WEIGHT if blame.layer else None,
-        diagnosis=f"The loss began at {number(trivial + excess)} and is at {number(now)} after "
+    diagnosis = (
+        f"The loss began at {number(trivial + excess)} and is at {number(now)} after "
         f"{window.step - window.baseline_step} steps, where knowing nothing costs {number(trivial)}: {blame.why}, and "
-        "the steps are too small to mend that in time.",
-        remedy=blame.remedy,
-        evidence={"first_loss": trivial + excess, "loss": now, "trivial_loss": trivial, "left": left},
+        "the steps are too small to mend that in time."
     )
+    evidence = {"first_loss": trivial + excess, "loss": now, "trivial_loss": trivial, "left": left}
+    yield blamed(STUCK_LOSS.id, severity, blame, window.step, diagnosis, evidence)
 
 
 def _squared_excess(window: Window) -> tuple[float, float] | None:

@@ -114,8 +114,9 @@ def _rate(window: Window, typical: float) -> Blame:
     name = groups[0].name if groups else "the optimizer"
     if rate is None:
         return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate of {name} is too high", "# lower the learning rate")
-    # Momentum and curvature make small steps too large as well: never name more than a tenth.
-    better = rate * min(0.01 / typical if typical > 0.0 else 0.1, 0.1)
+    # Momentum and curvature make small steps too large as well: never name more than a tenth. What a run has exploded
+    # to says nothing of the rate that it needed: nor less than a thousandth.
+    better = rate * (min(max(0.01 / typical, 1e-3), 0.1) if typical > 0.0 else 0.1)
     remedy = f"lr={number(better)}  # instead of {number(rate)}: changes the weights by at most about 0.01 a step"
     return Blame(Cause.LR_TOO_HIGH, None, f"the learning rate {number(rate)} of {name} is too high", remedy)
 

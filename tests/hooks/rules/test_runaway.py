@@ -121,7 +121,7 @@ def test_large_steps_are_critical_only_where_the_loss_does_not_fall() -> None:
     def judged(losses: list[float]) -> Severity:
         large = next(w for w in n.watched(n.mlp(5), start=n.draw(n.he), optimizer=n.adam(0.06), steps=4)[::-1])
         window = replace(large, scalars={"loss": list(enumerate(losses))})
-        limits = {**UPDATE_RATIO.limits, "critical": 1e9, "warning": 0.02}
+        limits = {**UPDATE_RATIO.limits, "critical": 1e9, "large": 0.02}
         (finding,) = UPDATE_RATIO.check(window, limits)
         return finding.severity
 
