@@ -9,9 +9,16 @@ from typing import Final
 
 from initscope.hooks.layers import Layer
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.recurrent import hot_recurrence, redraw_recurrent
-from initscope.hooks.rules.remedy import healthy_std, number, redraw, redraw_drift, weight_code, zero_biases
-from initscope.hooks.rules.signals import bias_share, forward_drift, input_rms, rms
+from initscope.hooks.rules.remedy import (
+    healthy_std,
+    number,
+    redraw,
+    redraw_drift,
+    redraw_recurrent,
+    weight_code,
+    zero_biases,
+)
+from initscope.hooks.rules.signals import bias_share, forward_drift, hot_recurrence, input_rms, rms
 from initscope.hooks.rules.window import Window
 from initscope.hooks.theory import expected_std
 from initscope.hooks.vocabulary import Cause, Kind, Role, Severity
@@ -108,7 +115,7 @@ def _recurrence(window: Window) -> Blame | None:
         return None
     layer, gain = hot
     why = f"the state of {layer.path} is multiplied by about {number(gain)} at every position"
-    return Blame(Cause.SATURATED_ACTIVATIONS, layer, why, redraw_recurrent(window, layer))
+    return Blame(Cause.SATURATED_ACTIVATIONS, layer, why, redraw_recurrent(layer, rms(window.first(layer.weight))))
 
 
 def _biases(window: Window) -> Blame | None:

@@ -147,7 +147,7 @@ INITIAL_LOSS: Final = Rule(
     id="initial-loss",
     family="loss",
     check=check_initial,
-    limits={"info_nats": 0.5, "info_share": 0.1, "warning_share": 4.0, "critical_share": 100.0},
+    limits={"info_nats": 0.5, "info_share": 0.1, "warning_share": 6.0, "critical_share": 100.0},
     baseline_only=True,
     explained_by=(
         "embedding-scale",

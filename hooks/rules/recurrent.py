@@ -6,42 +6,13 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from initscope.hooks.layers import Layer
 from initscope.hooks.rules.engine import Limits, Rule
 from initscope.hooks.rules.finding import Finding
-from initscope.hooks.rules.remedy import code_path, listed, number
-from initscope.hooks.rules.signals import is_trained, rms
+from initscope.hooks.rules.loss import is_stuck
+from initscope.hooks.rules.remedy import listed, number, redraw_recurrent
+from initscope.hooks.rules.signals import HOT_GAIN, hot_recurrence, is_trained, recurrent_gain, rms
 from initscope.hooks.rules.window import Window
 from initscope.hooks.vocabulary import Cause, Kind, Severity
-
-HOT_GAIN: Final = 4.0
-"""std · √(width) of a recurrent matrix from which its units are flat; orthogonal matrices have 1."""
-
-
-def recurrent_gain(window: Window, layer: Layer) -> float | None:
-    """Std · √(width) at the baseline of a matrix that maps a state to the next one; None for any other."""
-    size = rms(window.first(layer.weight))
-    if not layer.weight.name.startswith("weight_hh") or not layer.fan_in or size is None:
-        return None
-    return size * math.sqrt(layer.fan_in)
-
-
-def hot_recurrence(window: Window, limit: float = HOT_GAIN) -> tuple[Layer, float] | None:
-    """The first recurrent matrix of that gain or more."""
-    gains = ((x, recurrent_gain(window, x)) for x in window.model.layers if x.weight.trainable)
-    return next(((x, gain) for x, gain in gains if gain is not None and gain >= limit), None)
-
-
-def redraw_recurrent(window: Window, layer: Layer) -> str:
-    """Lines that draw the cell's matrices anew."""
-    cell = code_path(layer.path)
-    size = rms(window.first(layer.weight)) or math.nan
-    return (
-        f"for name, p in {cell}.named_parameters():\n"
-        "    (nn.init.orthogonal_ if 'weight_hh' in name else nn.init.xavier_uniform_ if 'weight' in name "
-        f"else nn.init.zeros_)(p)\n# std of {layer.weight.name} was {number(size)}, orthogonal gives "
-        f"{number(1.0 / math.sqrt(layer.fan_in or 1.0))}"
-    )
 
 
 def check_recurrent(window: Window, limits: Limits) -> Iterable[Finding]:
@@ -54,11 +25,12 @@ def check_recurrent(window: Window, limits: Limits) -> Iterable[Finding]:
     # Only a plain cell's output is its state; that of gated cells is closed by other gates as well.
     is_plain = layer.weight.module_type in ("RNN", "RNNCell")
     flat = is_plain and output is not None and limits["flat"] <= output <= 1.0
+    is_lost = gain >= limits["lost"] and is_stuck(window, limits["wait"])
     others = [x.path for x in window.model.layers if (recurrent_gain(window, x) or 0.0) >= limits["gain"]]
     words = f"; its states have rms {number(output)} of at most 1: they are flat" if flat and output else ""
     yield Finding(
         rule=RECURRENT_SCALE.id,
-        severity=Severity.CRITICAL if flat else Severity.WARNING,
+        severity=Severity.CRITICAL if flat or is_lost else Severity.WARNING,
         cause=Cause.SATURATED_ACTIVATIONS,
         step=window.step,
         subject="run",
@@ -67,7 +39,7 @@ def check_recurrent(window: Window, limits: Limits) -> Iterable[Finding]:
         kind=Kind.WEIGHT,
         diagnosis=f"{layer.path}.{layer.weight.name} multiplies the state by about {number(gain)} at every position "
         f"(std · √width; 0.5 to 1.2 is healthy), so units and gates work in their flat part{words}.",
-        remedy=redraw_recurrent(window, layer),
+        remedy=redraw_recurrent(layer, rms(window.first(layer.weight))),
         evidence={"gain": gain, "state_rms": math.nan if output is None else output, "layers": listed(others)},
     )
 
@@ -76,13 +48,14 @@ RECURRENT_SCALE: Final = Rule(
     id="recurrent-scale",
     family="recurrent",
     check=check_recurrent,
-    limits={"gain": HOT_GAIN, "flat": 0.85},
+    limits={"gain": HOT_GAIN, "flat": 0.85, "lost": 12.0, "wait": 10},
     patience=2,
     needs=(Kind.WEIGHT, Kind.ACTIVATION),
     explained_by=("constant-weights", "uninitialized-weights"),
     title="Recurrent matrices that are too large",
     statistic="std · √width of a state-to-state matrix at the start reaches `gain`. Critical where also the rms of a "
-    "plain tanh cell's states, of at most 1, is `flat` or more; a warning for gated cells.",
+    "plain tanh cell's states, of at most 1, is `flat` or more; or where the gain reaches `lost` and after "
+    "`wait` steps the loss is still that of knowing nothing. Else a warning.",
     harmless="Orthogonal matrices have gain 1, PyTorch's default 0.58, identity matrices 1. Trained cells are not "
     "judged.",
     remedy="Draw state-to-state matrices orthogonal, input matrices with Xavier's rule, biases zero.",

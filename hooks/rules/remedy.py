@@ -148,3 +148,14 @@ def redraw_drift(drift: Drift, now: float | None = None) -> str:
         if drift.is_local
         else redraw_all([offender, *(x for x in drift.layers if x is not offender)], now)
     )
+
+
+def redraw_recurrent(layer: Layer, now: float | None) -> str:
+    """Lines that draw a recurrent cell's matrices anew; `now` is the std of its state-to-state matrix."""
+    orthogonal = number(1.0 / math.sqrt(layer.fan_in or 1.0))
+    instead = "" if now is None else f" instead of {number(now)}"
+    return (
+        f"for name, p in {code_path(layer.path)}.named_parameters():\n"
+        "    (nn.init.orthogonal_ if 'weight_hh' in name else nn.init.xavier_uniform_ if 'weight' in name "
+        f"else nn.init.zeros_)(p)\n# {layer.weight.name} gets std {orthogonal}{instead}"
+    )

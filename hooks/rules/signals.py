@@ -177,3 +177,21 @@ def input_rms(window: Window, layer: Layer) -> float | None:
     if z is None or not w or layer.fan_in is None or layer.norm_before:
         return None
     return math.sqrt(max(0.0, z * z - bias * bias)) / (w * math.sqrt(layer.fan_in))
+
+
+HOT_GAIN: Final = 4.0
+"""std · √(width) of a recurrent matrix from which its units are flat; orthogonal matrices have 1."""
+
+
+def recurrent_gain(window: Window, layer: Layer) -> float | None:
+    """Std · √(width) at the baseline of a matrix that maps a state to the next one; None for any other."""
+    size = rms(window.first(layer.weight))
+    if not layer.weight.name.startswith("weight_hh") or not layer.fan_in or size is None:
+        return None
+    return size * math.sqrt(layer.fan_in)
+
+
+def hot_recurrence(window: Window, limit: float = HOT_GAIN) -> tuple[Layer, float] | None:
+    """The first recurrent matrix of that gain or more."""
+    gains = ((x, recurrent_gain(window, x)) for x in window.model.layers if x.weight.trainable)
+    return next(((x, gain) for x, gain in gains if gain is not None and gain >= limit), None)

@@ -14,7 +14,7 @@ from initscope.hooks.rules.loss import blame_loss, loss_excess
 from initscope.hooks.rules.remedy import number
 from initscope.hooks.rules.signals import rms
 from initscope.hooks.rules.window import Window
-from initscope.hooks.vocabulary import Severity
+from initscope.hooks.vocabulary import Cause, Severity
 
 _RECENT: Final = 5
 """Logged losses whose median is the loss of now."""
@@ -30,10 +30,10 @@ def check_stuck(window: Window, limits: Limits) -> Iterable[Finding]:
         return
     excess, trivial = known
     left = (now - trivial) / excess if excess > 0.0 else 0.0
-    severity = _severity(excess / trivial, left, limits)
+    blame = blame_loss(window)
+    severity = _severity(excess / trivial, left, blame.cause is Cause.SATURATED_ACTIVATIONS, limits)
     if severity is None:
         return
-    blame = blame_loss(window)
     diagnosis = (
         f"The loss began at {number(trivial + excess)} and is at {number(now)} after "
         f"{window.step - window.baseline_step} steps, where knowing nothing costs {number(trivial)}: {blame.why}, and "
@@ -62,9 +62,12 @@ def _squared_excess(window: Window) -> tuple[float, float] | None:
     return first - trivial, trivial
 
 
-def _severity(share: float, left: float, limits: Limits) -> Severity | None:
-    """Of a first excess of `share` times the trivial loss, of which the part `left` is still there."""
-    is_slow = share >= limits["critical_share"] and left >= limits["critical_left"]
+def _severity(share: float, left: float, is_flat: bool, limits: Limits) -> Severity | None:
+    """Of a first excess of `share` times the trivial loss, of which the part `left` is still there.
+
+    Units that are flat are a sign of their own: no gradient passes that could mend a smaller excess.
+    """
+    is_slow = share >= limits["warning_share" if is_flat else "critical_share"] and left >= limits["critical_left"]
     # What is left may be a small part and still more than the steps of a start can take away.
     if is_slow or left * share >= limits["critical_rest"]:
         return Severity.CRITICAL
@@ -97,8 +100,8 @@ STUCK_LOSS: Final = Rule(
     statistic="From `after` steps on, the median of the last five losses, against the first one and the loss of "
     "knowing nothing (ln C; for a mean squared error what the steps so far say of the targets: loss less mean square "
     "of the outputs, and three standard errors). Warning where the first excess was `warning_share` times the trivial "
-    "loss and `warning_left` of it is left; critical from `critical_share` and `critical_left`, or where what is left "
-    "is `critical_rest` times the trivial loss.",
+    "loss and `warning_left` of it is left; critical from `critical_share` (where recurrent units are flat, "
+    "`warning_share`) and `critical_left`, or where what is left is `critical_rest` times the trivial loss.",
     harmless="A high first loss that falls within ten steps: initial-loss says so, as an info. Off without a logged "
     "loss, and for losses other than cross entropy and mean squared error.",
     remedy="Draw what is named anew: weights that are a hundred times too large need a hundred times the steps.",
