@@ -53,8 +53,8 @@ class _Run:
     tapes: list[Tape]
     windows: dict[Any, Window] = field(default_factory=dict)
     said: dict[Any, tuple[Finding, ...]] = field(default_factory=dict)
-    verdict: dict[str, Any] = field(default_factory=dict)
-    """By the rules as they are."""
+    verdicts: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    """By the rules that speak otherwise than those of the catalogue, with their limits; () for none."""
 
 
 class Replayer:
@@ -67,20 +67,26 @@ class Replayer:
 
     def verdicts(self, case: Labelled, overrides: Overrides) -> Verdicts:
         """One verdict a seed."""
-        rules = with_limits(overrides)
-        changed = [rule for rule in rules if rule.id in overrides]
-        return [self._verdict(run, rules, changed) for run in self._runs[f"{case.source}/{case.id}"]]
+        changed = [rule for rule in with_limits(overrides) if rule.id in overrides]
+        return [self._verdict(run, changed) for run in self._runs[f"{case.source}/{case.id}"]]
 
     def remember(self, cases: Iterable[Labelled]) -> None:
         """Replays the rules as they are: what other limits do not change need not be replayed again."""
         for case in track(list(cases), "replay", console=Console(stderr=True)):
             for run in self._runs[f"{case.source}/{case.id}"]:
-                run.verdict = self._verdict(run, RULES, RULES)
+                run.verdicts[()] = replay(run.tapes, [_remembering(rule, run) for rule in RULES])
 
-    def _verdict(self, run: _Run, rules: Sequence[Rule], changed: Sequence[Rule]) -> dict[str, Any]:
-        if run.verdict and not any(self._speaks_otherwise(run, rule) for rule in changed):
-            return run.verdict
-        return replay(run.tapes, [_remembering(rule, run) for rule in rules])
+    def _verdict(self, run: _Run, changed: Sequence[Rule]) -> dict[str, Any]:
+        # Of a run that nothing is remembered of, nobody knows who speaks otherwise.
+        others = {rule.id: rule for rule in changed if not run.verdicts or self._speaks_otherwise(run, rule)}
+        key = tuple((rule.id, *rule.limits.values()) for rule in others.values())
+        if key not in run.verdicts:
+            rules = [_remembering(others.get(rule.id, rule), run) for rule in RULES]
+            verdict = replay(run.tapes, rules)
+            if () not in run.verdicts:
+                return verdict
+            run.verdicts[key] = verdict
+        return run.verdicts[key]
 
     def _speaks_otherwise(self, run: _Run, rule: Rule) -> bool:
         """Whether a rule with other limits says anything else of any step that it judges."""
