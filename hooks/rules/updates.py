@@ -102,10 +102,8 @@ def check_ratio(window: Window, limits: Limits) -> Iterable[Finding]:
 
 
 def _severity(window: Window, is_hurried: bool, limits: Limits) -> Severity:
-    """One large step is no harm: Adam's first one is as large as small weights are."""
-    if not is_hurried:
-        return Severity.INFO
-    return Severity.CRITICAL if _is_lost(window, limits) else Severity.WARNING
+    """One large step is no harm (Adam's first is as large as small weights are), nor are many while the loss falls."""
+    return Severity.CRITICAL if is_hurried and _is_lost(window, limits) else Severity.INFO
 
 
 def _rate(window: Window, typical: float) -> Blame:
@@ -138,8 +136,8 @@ UPDATE_RATIO: Final = Rule(
     title="Updates as large as the weights",
     statistic="Median over matrices of rms(update) ÷ rms(weight); tables and residual outputs left out, and matrices "
     "that are under `smallest` times their expected std, or started so at most 20 steps ago. Info from `large`; "
-    "warning from `critical`, or where the last `sustained` sampled steps all reach `large`; critical if also the loss "
-    "has been `rise` times that of the start in the window, or has not fallen after `wait` steps (or is unknown).",
+    "critical from `critical`, or where the last `sustained` sampled steps all reach `large`, if also the loss has "
+    "been `rise` times that of the start in the window, or has not fallen after `wait` steps (or is unknown).",
     harmless="The first step of Adam is lr ÷ std, 0.03 to 0.4 for small weights: normal; so is 0.17 for SGD.",
     remedy="Mend what the finding blames, else lower the learning rate to the one it names.",
     source="Karpathy, CS231n: about 0.001; the measured range of healthy starts is wider.",

@@ -95,7 +95,7 @@ def _zero_finding(window: Window, wrong: Sequence[Layer], first: Layer, blocks: 
     count = "" if len(wrong) == 1 else f" and {len(wrong) - 1} more"
     return Finding(
         rule=ZERO_WEIGHTS.id,
-        severity=Severity.CRITICAL if blocks else Severity.WARNING,
+        severity=Severity.CRITICAL if blocks else Severity.INFO,
         cause=Cause.ZERO_SYMMETRIC,
         step=window.step,
         subject="weights",
@@ -198,8 +198,8 @@ ZERO_WEIGHTS: Final = Rule(
     needs=(Kind.WEIGHT,),
     title="All-zero weights",
     statistic="Every element of a weight matrix is zero. Critical where it stays so: a rectifier follows, or another "
-    "matrix of the same chain is zero too, or it is frozen and on the only way. Warning where the layer "
-    "wakes up by itself.",
+    "matrix of the same chain is zero too, or it is frozen and on the only way. Info where the layer wakes up by "
+    "itself.",
     harmless="A zero head, the zero last matrix of a residual branch (Fixup, ReZero, adaLN-zero, LoRA's B), zero "
     "positions: reported as info. Parameters that are no module's weight are not judged.",
     remedy="Draw the layer with the std that keeps its signal; the finding has the call with this layer's numbers.",

@@ -50,10 +50,10 @@ def test_a_zero_layer_in_front_of_a_relu_stays_zero() -> None:
     assert (found.finding.rule, found.severity, found.finding.module_path) == ("zero-weights", Severity.CRITICAL, "4")
 
 
-def test_a_zero_layer_in_front_of_a_tanh_wakes_up_and_is_a_warning_that_resolves() -> None:
+def test_a_zero_layer_in_front_of_a_tanh_wakes_up_and_is_only_noted_while_it_sleeps() -> None:
     seen = n.watched(n.mlp(5, nn.Tanh), start=broken(lambda m: nn.init.zeros_(m[4].weight), n.xavier), steps=6)
-    (found,) = n.opened(seen)
-    assert (found.finding.rule, found.severity) == ("zero-weights", Severity.WARNING)
+    assert n.opened(seen) == []
+    assert ("zero-weights", Severity.INFO) in {(f.rule, f.severity) for f in n.everything(seen[0])}
     assert "zero-weights" not in {f.rule for f in n.everything(seen[-1])}
 
 

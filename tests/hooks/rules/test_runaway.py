@@ -125,5 +125,5 @@ def test_large_steps_are_critical_only_where_the_loss_does_not_fall() -> None:
         (finding,) = UPDATE_RATIO.check(window, limits)
         return finding.severity
 
-    assert judged([1.4, 1.3, 1.2, 1.1]) is Severity.WARNING
+    assert judged([1.4, 1.3, 1.2, 1.1]) is Severity.INFO
     assert judged([1.4, 1.3, 2.5, 1.1]) is Severity.CRITICAL
