@@ -46,6 +46,8 @@ _CONTINUOUS: Final = (
     Distribution(Family.TRUNCATED_NORMAL, 2.8289, 10.63, 3.0408, 3.0, 0.986578, 0.05),
     Distribution(Family.TRUNCATED_NORMAL, 1.9409, 2.0, 1.8534, 1.0, 0.539560, 0.02),
 )
+_RANGE: Final = (1e-30, 1e30)
+"""Largest element of a weight: fourth powers stay inside float64."""
 _EXACT: Final = 1e-4
 """Relative room for float32 and for storage in half precision, where elements should be equal."""
 _ORTHOGONAL_COSINE: Final = 0.2
@@ -90,6 +92,8 @@ def family_of(m: Moments, traits: Traits | None, *, is_table: bool = False) -> S
         return Shape(Family.ZERO, m)
     if m.min == m.max:
         return Shape(Family.CONSTANT, m)
+    if not _is_possible(m):
+        return Shape(Family.UNKNOWN, m, confidence=0.0)
     if _is_two_valued(m):
         return Shape(Family.IDENTITY if _is_identity(m) else Family.TWO_VALUED, m)
     if is_outlying(m):
@@ -101,6 +105,20 @@ def family_of(m: Moments, traits: Traits | None, *, is_table: bool = False) -> S
         is_sparse = shape.family is not Family.UNKNOWN and not (is_table and m.zero_fraction <= _PADDING)
         return Shape(Family.SPARSE, shape.moments, shape.distribution, shape.confidence) if is_sparse else shape
     return _continuous(nonzero(m) if is_table else m)
+
+
+def _is_possible(m: Moments) -> bool:
+    """Whether numbers of a size that weights have can have these moments: another client may send what it likes."""
+    room = 1.0 + _EXACT
+    is_weight = _RANGE[0] < m.abs_max < _RANGE[1] and 0.0 < m.std < math.inf
+    return (
+        is_weight
+        and m.min <= m.mean <= m.max
+        and m.mean_square <= room * m.abs_max * m.abs_max
+        and m.m2 * m.m2 <= room * m.finite_count * m.m4
+        and m.m4 <= room * m.finite_count * (m.max - m.min) ** 4
+        and abs(m.m3) <= room * m.finite_count * (m.max - m.min) ** 3
+    )
 
 
 def nonzero(m: Moments) -> Moments:
