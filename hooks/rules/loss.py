@@ -22,17 +22,35 @@ _RECENT: Final = 5
 """Losses whose median says whether anything was learned."""
 _LEARNED: Final = 0.9
 """Share of the loss of knowing nothing under which something was."""
+_ROOM: Final = 1.2
+"""Times the largest cross entropy of some logits that a mean over a batch is allowed to be: formats round."""
 _LOSSES: Final = (None, "cross_entropy", "nll_loss", "crossentropyloss")
 
 
 def loss_excess(window: Window) -> tuple[float, float] | None:
-    """(initial loss − ln C, ln C); None where no loss, no classes or another loss is known."""
+    """(initial loss − ln C, ln C); None where no loss, no classes or another loss is known.
+
+    A loss that these logits cannot have is another one: a sum over samples or heads, or times a weight. A sample's
+    cross entropy is at most ln C + the largest logit − the smallest.
+    """
     description = window.model.description
     classes = description.output_classes
     loss = window.scalar("loss", window.baseline_step)
     if loss is None or not math.isfinite(loss) or classes is None or classes < 2 or description.loss not in _LOSSES:
         return None
-    return loss - trivial_loss(classes), trivial_loss(classes)
+    uniform = trivial_loss(classes)
+    spread = _logit_spread(window)
+    if spread is not None and loss > _ROOM * (uniform + spread):
+        return None
+    return loss - uniform, uniform
+
+
+def _logit_spread(window: Window) -> float | None:
+    """Largest logit of the first step less the smallest; None where no module makes the logits."""
+    head = next((x for x in window.model.layers if x.is_head and x.is_plain), None)
+    logits = window.first(head.output) if head is not None else None
+    spread = logits.moments.max - logits.moments.min if logits is not None else math.nan
+    return spread if math.isfinite(spread) else None
 
 
 def uniform_loss(window: Window) -> float:

@@ -43,6 +43,14 @@ def test_a_high_first_loss_that_falls_is_not() -> None:
     assert of(classifier(8.0, 1e-2), "stuck-loss") is None
 
 
+def test_a_loss_that_is_a_sum_over_samples_is_not_taken_for_one_that_stays_high() -> None:
+    model = a.plain_mlp(depth=3)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    seen = start(model, optimizer, vectors(), lambda out, y: F.cross_entropy(out, y, reduction="sum"), steps=16)
+    assert seen.losses[0] > 30.0
+    assert seen.alarms == []
+
+
 def regression(bias: float) -> Iterator[Batch]:
     g = torch.Generator().manual_seed(2)
     direction = torch.randn(16, 1, generator=g) / 4
