@@ -30,8 +30,11 @@ def check_stuck(window: Window, limits: Limits) -> Iterable[Finding]:
         return
     excess, trivial = known
     left = (now - trivial) / excess if excess > 0.0 else 0.0
+    share = excess / trivial
+    if _severity(share, left, True, limits) is None:
+        return  # most runs, at every step: what is to blame need not be looked for
     blame = blame_loss(window)
-    severity = _severity(excess / trivial, left, blame.cause is Cause.SATURATED_ACTIVATIONS, limits)
+    severity = _severity(share, left, blame.cause is Cause.SATURATED_ACTIVATIONS, limits)
     if severity is None:
         return
     diagnosis = (
